@@ -1,0 +1,68 @@
+# Each target sets up what it needs; a second call finds it done. Nothing but pip needs a network.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= work/quickstart
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS)
+STAMP = $(VENV)/.installed
+LUCENE_STAMP = $(VENV)/.installed-lucene
+TORCH = $(shell grep '^torch==' constraints.txt)
+# Threads that wait must not spin: on a shared machine that costs three quarters of the speed.
+TEST_ENV = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false
+PYTEST = $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+.PHONY: help install install-lucene quickstart lint test test-long bench wheel clean
+
+help:
+	@echo "make install         a virtual environment in $(VENV) with the versions of constraints.txt"
+	@echo "make install-lucene  add pyserini and a Java to it (large), where they can be had"
+	@echo "make quickstart      train and measure a small student on Python's own documentation"
+	@echo "make test            lint, types and every quick test; says what was left out and why"
+	@echo "make test-long       the tests that take minutes"
+	@echo "make bench           the benchmarks in scripts/"
+	@echo "make wheel           the package, in dist/"
+	@echo "make clean           remove caches and builds; keeps $(VENV) and work/"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt $(TORCH)
+	$(PIP) -c constraints.txt -e '.[cpu,quickstart,dev]'
+	@touch $@
+
+install-lucene: $(LUCENE_STAMP)
+
+# Only the stamp says that it is there: where it cannot be had, the tests that need it are left out and say so.
+$(LUCENE_STAMP): $(STAMP)
+	@if $(PIP) --retries 1 --timeout 30 -c constraints.txt -e '.[lucene]'; then touch $@; \
+	else echo "note: the extra 'lucene' could not be installed; everything else works without it"; fi
+
+quickstart: install
+	$(BIN)/rerankdistill train quickstart --out $(OUT)
+	$(BIN)/rerankdistill eval quickstart --out $(OUT)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint install-lucene
+	$(PYTEST) -m "not slow"
+
+test-long: install install-lucene
+	$(PYTEST) -m slow
+
+bench: install
+	@found=$$(ls scripts/bench_*.py 2>/dev/null) || { echo "no scripts/bench_*.py"; exit 0; }; \
+	for program in $$found; do echo "== $$program"; $(TEST_ENV) $(BIN)/python $$program || exit 1; done
+
+wheel: install
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,149 @@
+"""``teachers``, ``indexes``, ``pipelines``, ``losses`` and ``collections``: list, show, copy, check."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Name = Annotated[str, typer.Argument(help="A card's name, or the path of a .toml file.")]
+
+
+def _card_shelf(room: str, what: str, check: Callable[[str], str]) -> typer.Typer:
+    """The four commands of a shelf of cards."""
+    shelf = typer.Typer(help=f"The cards of {what}.", no_args_is_help=True)
+
+    @shelf.command("list")
+    def list_() -> None:
+        """One line a card."""
+        from rerankdistill.cards import list_cards, read_toml
+
+        for name, path in list_cards(room).items():
+            print(f"{name:28} {str(read_toml(path).get('description', '')).splitlines()[0] if path else ''}")
+
+    @shelf.command()
+    def show(name: Name) -> None:
+        """Print a card as it is."""
+        from rerankdistill.cards import find_card
+
+        print(find_card(room, name).read_text("utf-8"), end="")
+
+    @shelf.command()
+    def copy(name: Name, to: Annotated[Path, typer.Argument(help="File or folder.")] = Path()) -> None:
+        """Copy a card: it is yours to change."""
+        from rerankdistill.cards import find_card
+        from rerankdistill.errors import UsageError
+
+        source = find_card(room, name)
+        place = to / source.name if to.is_dir() else to
+        if place.exists():
+            raise UsageError("there is a file of that name already", where=str(place), fix="name another")
+        shutil.copyfile(source, place)
+        print(place)
+
+    @shelf.command("check")
+    def check_(name: Name) -> None:
+        """Read a card strictly and say every mistake at once."""
+        print(check(name))
+
+    return shelf
+
+
+def _check_teacher(name: str) -> str:
+    from rerankdistill.cards import parse
+    from rerankdistill.kinds import open_kind
+    from rerankdistill.scores.card import load_members, teacher_scale
+
+    for member in load_members(name):
+        parse(open_kind("scores", member.kind).Options, member.options, f"{member.name}: options")
+    return f"{name}: good; its scores are on scale {teacher_scale(name).value}"
+
+
+def _check_index(name: str) -> str:
+    from rerankdistill.index.build import options_of, read_card
+    from rerankdistill.kinds import open_kind
+
+    card = read_card(name)
+    options = options_of(card, open_kind("index", card.kind))
+    return f"{name}: good; {card.kind} with {options.model_dump()}"
+
+
+def _check_pipeline(name: str) -> str:
+    from rerankdistill.pipeline.card import load_pipeline
+
+    card = load_pipeline(name)
+    return f"{name}: good; collection {card.collection}, teacher {card.teacher}, students {', '.join(card.students)}"
+
+
+def _losses() -> typer.Typer:
+    shelf = typer.Typer(help="The losses a student can be trained with.", no_args_is_help=True)
+
+    @shelf.command("list")
+    def list_() -> None:
+        """One line a loss."""
+        from rerankdistill.kinds import names, open_kind
+
+        for name in names("losses"):
+            kind: Any = open_kind("losses", name)
+            print(f"{name:24} {_first_line(kind, name)}")
+
+    @shelf.command()
+    def show(name: Annotated[str, typer.Argument(help="A loss.")]) -> None:
+        """Its formula, source, options, and the teacher scales it eats."""
+        import sys
+
+        from rerankdistill.kinds import open_kind
+
+        kind: Any = open_kind("losses", name)
+        print((sys.modules[kind.__module__].__doc__ or "").strip())
+        print(f"\n{(kind.__doc__ or '').strip()}")
+        eats = kind().eats
+        print(f"\neats: {', '.join(sorted(scale.value for scale in eats)) or 'no teacher (labels only)'}")
+        options = getattr(sys.modules[kind.__module__], "Options", None)
+        if options is not None:
+            print("options: " + ", ".join(f"{key} = {field.default!r}" for key, field in options.model_fields.items()))
+
+    return shelf
+
+
+def _first_line(kind: Any, name: str) -> str:
+    import sys
+
+    text = (sys.modules[kind.__module__].__doc__ or kind.__doc__ or name).strip()
+    return text.splitlines()[0]
+
+
+def _collections() -> typer.Typer:
+    shelf = typer.Typer(help="Collections: pydocs, folders, ir-datasets ids.", no_args_is_help=True)
+
+    @shelf.command("list")
+    def list_() -> None:
+        """The built-in collection, and how to name others."""
+        print("pydocs                       the documentation of this Python's standard library (built in)")
+        print("a folder                     corpus.jsonl, queries.jsonl, qrels/<split>.tsv (BEIR layout, .gz too)")
+        print("an ir-datasets id            beir/scifact, msmarco-passage/trec-dl-2019/judged, …")
+
+    @shelf.command("check")
+    def check(name: Annotated[str, typer.Argument(help="pydocs, a folder, or an ir-datasets id.")]) -> None:
+        """Read all of a collection and count it."""
+        from rerankdistill.collections.load import load_collection
+
+        source = load_collection(name)
+        print(f"documents {len(source.doc_ids()):,}")
+        for split in source.splits():
+            judged = sum(1 for _ in source.judgements(split))
+            print(f"{split}: {len(source.queries(split)):,} queries, {judged:,} judgements")
+
+    return shelf
+
+
+SHELVES = {
+    "teachers": _card_shelf("teachers", "teachers", _check_teacher),
+    "indexes": _card_shelf("indexes", "indexes", _check_index),
+    "pipelines": _card_shelf("pipelines", "pipelines", _check_pipeline),
+    "losses": _losses(),
+    "collections": _collections(),
+}

@@ -1,0 +1,42 @@
+"""The door to collections: the built-in one, a folder, or any ir-datasets id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rerankdistill.contracts import Source
+from rerankdistill.errors import DataError
+
+BUILT_IN = "pydocs"
+
+
+def load_collection(name: str, splits: Mapping[str, str] | None = None) -> Source:
+    """Open a collection by its name.
+
+    Args:
+        name: ``pydocs``; the path of a folder; or an ir-datasets id or family (``beir/scifact``).
+        splits: what ``train``, ``dev`` and ``test`` are, where the collection does not say so itself: for an
+            ir-datasets id other ids (``{"test": "msmarco-passage/trec-dl-2019/judged"}``), for a folder names of
+            qrels files. Only these splits are then there.
+
+    Raises:
+        DataError: no such collection, folder, file or id.
+    """
+    folder = Path(name).expanduser()
+    if name == BUILT_IN:
+        from rerankdistill.collections.pydocs import load_pydocs
+
+        if splits:
+            raise DataError("the built-in collection has its own splits", where=name, fix="leave splits out")
+        return load_pydocs()
+    if folder.is_dir():
+        from rerankdistill.collections.folder import FolderCollection
+
+        return FolderCollection(folder, splits)
+    if folder.exists() or name.startswith((".", "/", "~")):
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise DataError(what, where=name, fix="give the folder that holds corpus.jsonl and queries.jsonl")
+    from rerankdistill.collections.irds import IrdsCollection
+
+    return IrdsCollection(name, splits)

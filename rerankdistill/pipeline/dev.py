@@ -1,0 +1,47 @@
+"""What a student is measured on while it trains: fixed candidates of held-out training queries, re-ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rerankdistill.evaluation.measure import measure
+from rerankdistill.types import Example, Hit, Judgement, Run
+
+
+@dataclass(frozen=True)
+class DevRanking:
+    """nDCG@10 of a student on lists of documents that never change. The test judgements have no part in it."""
+
+    examples: Sequence[Example]
+    judgements: Sequence[Judgement]
+    texts: Callable[[Sequence[str]], list[str]]
+    measure: str = "ndcg@10"
+
+    def __call__(self, student: Any) -> float:
+        scores = _by_vectors(student, self) if student.layout == "batch" else _by_pairs(student, self)
+        hits = {
+            example.query_id: [Hit(d, float(s)) for d, s in zip(example.doc_ids, row, strict=True)]
+            for example, row in zip(self.examples, scores, strict=True)
+        }
+        return measure(Run.from_hits("dev", hits), self.judgements, (self.measure,)).means[self.measure]
+
+
+def _by_vectors(student: Any, dev: DevRanking) -> list[np.ndarray]:
+    numbers: dict[str, int] = {}
+    for example in dev.examples:
+        for doc_id in example.doc_ids:
+            numbers.setdefault(doc_id, len(numbers))
+    encoder = student.encoder()
+    docs = encoder.encode(dev.texts(list(numbers)), "doc")
+    queries = encoder.encode([example.query for example in dev.examples], "query")
+    return [docs[[numbers[d] for d in e.doc_ids]] @ query for e, query in zip(dev.examples, queries, strict=True)]
+
+
+def _by_pairs(student: Any, dev: DevRanking) -> list[np.ndarray]:
+    pairs = [(e.query, text) for e in dev.examples for text in dev.texts(e.doc_ids)]
+    ends = np.cumsum([len(example.doc_ids) for example in dev.examples])
+    return np.split(student.score(pairs), ends[:-1])

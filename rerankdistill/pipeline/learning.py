@@ -1,0 +1,269 @@
+"""Training: each stage of each arm is a step; arms share the stages in which they do not differ."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rerankdistill import artifacts, devices
+from rerankdistill.errors import CardError, UsageError
+from rerankdistill.examples.rescale import check_scale
+from rerankdistill.kinds import open_kind
+from rerankdistill.losses.combine import Weighted, parse
+from rerankdistill.pipeline.card import StageCard, StudentCard
+from rerankdistill.pipeline.dev import DevRanking
+from rerankdistill.pipeline.lessons import Lessons
+from rerankdistill.pipeline.step import Step
+from rerankdistill.pipeline.vectors import Model
+from rerankdistill.pipeline.workspace import Workspace, kind_options
+from rerankdistill.students.model_card import write_card
+from rerankdistill.students.train import TrainResult, train
+
+DISTILLED, CONTROL, WARM, SHUFFLED = "student", "control", "control-warm", "shuffled-"
+BEST, RESULT = "best", "result.json"
+"""In a tuning: the best trial's student; in a student: what happened in its training."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training a student with one seed. ``role`` is ``student``, ``control``, ``control-warm``,
+    ``shuffled-…`` or the name of a control that the card adds."""
+
+    student: str
+    role: str
+    seed: int
+    stages: tuple[StageCard, ...]
+
+    @property
+    def name(self) -> str:
+        return self.student if self.role == DISTILLED else f"{self.student}.{self.role}"
+
+
+def arms(name: str, card: StudentCard, seeds: tuple[int, ...]) -> list[Arm]:
+    """Every arm of a student, with every seed."""
+    ways = {DISTILLED: card.stages}
+    matched = [stage for stage in card.stages if stage.match]
+    if card.control == "auto":
+        ways[CONTROL] = (labels_only(card.stages[-1], sum(stage.train.steps for stage in card.stages)),)
+    elif card.control != "none":
+        ways[CONTROL] = card.control
+    if card.control != "none" and card.warm_control and matched:
+        ways[WARM] = tuple(stage if stage.match else labels_only(stage) for stage in card.stages)
+    ways |= card.extra_controls
+    ways |= {SHUFFLED + what: card.stages for what in card.shuffled}
+    return [Arm(name, role, seed, stages) for role, stages in ways.items() for seed in seeds]
+
+
+def is_shuffled(arm: Arm, stage: StageCard) -> bool:
+    """Whether what the teacher says in a stage reaches this arm shuffled."""
+    return arm.role == f"{SHUFFLED}teacher" or (arm.role.startswith(SHUFFLED) and not stage.match)
+
+
+def labels_only(stage: StageCard, steps: int | None = None) -> StageCard:
+    """The same stage without a teacher: InfoNCE on the labels, everything else alike but, where given, the steps."""
+    tune = {key: values for key, values in stage.tune.items() if "." not in key or key.startswith("infonce.")}
+    options = {"infonce": stage.options.get("infonce", {})}
+    schedule = stage.train.model_copy(update={"steps": steps}) if steps else stage.train
+    labels = {"loss": "infonce", "options": options, "tune": tune, "live": False, "train": schedule}
+    return stage.model_copy(update=labels)
+
+
+def student_step(ws: Workspace, lessons: Lessons, arm: Arm) -> Step:
+    """The step that makes an arm's student, with the steps of all its stages before it."""
+    step = _until(ws, lessons, arm, len(arm.stages))
+    if step is None:
+        raise CardError("a student needs a stage", where=f"students.{arm.student}")
+    return step
+
+
+def _until(ws: Workspace, lessons: Lessons, arm: Arm, end: int) -> Step | None:
+    """The step of the last of an arm's first ``end`` stages."""
+    step: Step | None = None
+    for number in range(end):
+        step = _stage(ws, lessons, arm, number, step)
+    return step
+
+
+def model_of(name: str, step: Step, card: StudentCard) -> Model:
+    """A trained bi-encoder as a model that later steps encode with."""
+    options = kind_options("students", card.kind, card.options, "student")
+    mark = artifacts.fingerprint("trained", step.fingerprint)
+    return Model(name, str(step.folder), mark, options.query_tokens, options.doc_tokens, (step,))
+
+
+def student_options(name: str, card: StudentCard) -> Any:
+    """The options of a student's kind, checked."""
+    return kind_options("students", card.kind, card.options, f"students.{name}.options")
+
+
+def build_loss(stage: StageCard) -> Weighted:
+    return parse(stage.loss, stage.options, lambda name: open_kind("losses", name))
+
+
+def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step | None) -> Step:
+    stage, card = arm.stages[number], lessons.student
+    last = number == len(arm.stages) - 1
+    shuffled = is_shuffled(arm, stage)
+    loss = build_loss(stage)
+    if not stage.match and "teacher" in loss.needs:
+        check_scale(loss.eats, lessons.scale, stage.loss)
+    if stage.match and stage.tune:
+        fix = "leave out tune, or tune the stage after it"
+        raise CardError("a stage that matches vectors is not measured on dev", where=f"students.{arm.student}", fix=fix)
+    material = lessons.of(stage).material(stage)
+    made_from = artifacts.fingerprint([step.fingerprint for step in material])
+    tuning = _tuning(ws, lessons, arm, number) if stage.tune else None
+    options = student_options(arm.student, card)
+    kind = open_kind("students", card.kind)
+    inputs = {"material": made_from, "initial model": kind.source_fingerprint(options)}
+    if shuffled:
+        inputs["scores"] = "shuffled"
+    if before:
+        inputs["stage before"] = before.fingerprint
+    if tuning:
+        inputs["tuning"] = tuning.fingerprint
+    about = {"student": {"kind": card.kind, **options.model_dump(mode="json")},
+             "stage": stage.model_dump(mode="json", exclude={"tune"})}  # fmt: skip
+    manifest = artifacts.plan("student", 1, about, inputs, arm.seed)
+    if last:
+        place, label = ws.root / "students" / f"{arm.name}-seed{arm.seed}", f"student {arm.name} (seed {arm.seed})"
+    else:
+        place = ws.root / "stages" / manifest.fingerprint  # students that begin alike share it
+        label = f"stage {number + 1} of {arm.name} (seed {arm.seed})"
+    dev = () if stage.match else (lessons.examples,)
+    needs = (*material, *dev, *(step for step in (before, tuning) if step))
+    step = Step(label, place, manifest, needs, partial=ws.root / "partial" / manifest.fingerprint)
+
+    def run(folder: Path) -> None:
+        chosen = apply_choice(stage, json.loads((tuning.require() / "choice.json").read_text())) if tuning else stage
+        if tuning and arm.seed == ws.card.seeds[0]:  # the best trial is this very training
+            shutil.copytree(tuning.folder / BEST, folder, dirs_exist_ok=True)
+            result = TrainResult(**json.loads((folder / RESULT).read_text("utf-8")))
+        else:
+            result = _fit(ws, lessons, arm, chosen, before, shuffled, step.fingerprint, folder, label)
+        manifest.counts = {"steps": result.steps, "dev ndcg@10": result.best}
+        facts = {**about, "stage": chosen.model_dump(mode="json")}
+        (folder / "training.json").write_text(json.dumps(facts, indent=1), "utf-8")
+        if last:
+            taught = {"collection": ws.card.collection, "queries": lessons.lane.name, "teacher": lessons.faculty.name}
+            write_card(folder, arm.name, card.kind, {**taught, "seed": arm.seed, "dev ndcg@10": result.best, **facts})
+
+    step.run = run
+    return step
+
+
+def _fit(
+    ws: Workspace,
+    lessons: Lessons,
+    arm: Arm,
+    stage: StageCard,
+    before: Step | None,
+    shuffled: bool,
+    mark: str,
+    folder: Path,
+    label: str,
+) -> TrainResult:
+    """Train through one stage, resuming where a killed run stopped, and save the student and what happened."""
+    import torch
+
+    torch.manual_seed(arm.seed)
+    options = student_options(arm.student, lessons.student)
+    kind = open_kind("students", lessons.student.kind)
+    device = ws.card.device
+    student = kind.open(before.require(), options, device) if before else kind.create(options, device)
+    student.training_tokens = stage.tokens
+    data = lessons.of(stage).data(stage, shuffled, arm.seed, student.layout)
+    dev: DevRanking | None = None if stage.match else lessons.dev()
+    checkpoints = ws.root / "partial" / mark
+    with ws.notes.bar(label, stage.train.steps) as advance:
+        done = 0
+
+        def report(step: int, total: int, latest: Mapping[str, float]) -> None:  # noqa: ARG001
+            nonlocal done
+            advance(step - done)
+            done = step
+
+        result = train(student, data, build_loss(stage), stage.train, checkpoints, arm.seed, dev, report)
+    student.save(folder)
+    (folder / RESULT).write_text(json.dumps(asdict(result), indent=1), "utf-8")
+    return result
+
+
+def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
+    """The step that tries every combination of a stage's ``tune`` on dev, with the pipeline's first seed."""
+    stage, seed = arm.stages[number], ws.card.seeds[0]
+    shuffled = is_shuffled(arm, stage)
+    material = lessons.of(stage).material(stage)
+    options = student_options(arm.student, lessons.student)
+    kind = open_kind("students", lessons.student.kind)
+    inputs = {
+        "material": artifacts.fingerprint([step.fingerprint for step in material]),
+        "student": artifacts.fingerprint(lessons.student.kind, options.model_dump(mode="json")),
+        "initial model": kind.source_fingerprint(options),
+        "scores": "shuffled" if shuffled else "as they are",
+    }
+    needs: tuple[Step, ...] = (*material, lessons.examples)
+    before = _until(ws, lessons, replace(arm, seed=seed), number)
+    if before:
+        inputs["stage before"], needs = before.fingerprint, (*needs, before)
+    manifest = artifacts.plan("tuning", 1, {"stage": stage.model_dump(mode="json")}, inputs, seed)
+    place = ws.root / "tuning" / f"{arm.name}-{number + 1}"
+    partial = ws.root / "partial" / f"tuning-{manifest.fingerprint}"
+    step = Step(f"tuning of {arm.name}", place, manifest, needs, partial=partial)
+
+    def trial(at: int, choice: dict[str, Any]) -> dict[str, Any]:
+        """One training; it is kept whole, so that a killed tuning repeats none and the best is not trained again."""
+        done = partial / str(at)
+        if not done.exists():
+            label = f"{arm.name} trying {', '.join(f'{name} {value}' for name, value in choice.items())}"
+            staging = partial / f"{at}.part"
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            mark = f"{partial.name}/{at}.checkpoints"
+            chosen = apply_choice(stage, choice)
+            _fit(ws, lessons, replace(arm, seed=seed), chosen, before, shuffled, mark, staging, label)
+            staging.rename(done)
+        return {"choice": choice, "dev ndcg@10": json.loads((done / RESULT).read_text("utf-8"))["best"]}
+
+    def run(folder: Path) -> None:
+        if devices.world() > 1:
+            fix = "run the same command without torchrun until the tuning is done, then with it"
+            raise UsageError("a tuning runs in one process", where=step.name, fix=fix)
+        if lessons.dev() is None:
+            fix = "leave out tune, or set dev_share"
+            raise CardError("there is no dev query to choose by", where=f"students.{arm.student}", fix=fix)
+        found = [trial(at, choice) for at, choice in enumerate(combinations(stage))]
+        best = max(range(len(found)), key=lambda at: found[at]["dev ndcg@10"])
+        shutil.copytree(partial / str(best), folder / BEST)
+        (folder / "choice.json").write_text(json.dumps(found[best]["choice"], indent=1), "utf-8")
+        (folder / "trials.json").write_text(json.dumps(found, indent=1), "utf-8")
+        manifest.counts = {"trials": len(found), **found[best]}
+
+    step.run = run
+    return step
+
+
+def combinations(stage: StageCard) -> list[dict[str, Any]]:
+    """Every combination of the values that a stage wants to try."""
+    return [dict(zip(stage.tune, values, strict=True)) for values in itertools.product(*stage.tune.values())]
+
+
+def apply_choice(stage: StageCard, choice: Mapping[str, Any]) -> StageCard:
+    """The stage with chosen values in place: ``kl_div.tau_student`` is an option of a loss, ``list_size`` one of the
+    stage, any other name one of its training."""
+    options = {name: dict(values) for name, values in stage.options.items()}
+    fields: dict[str, Any] = {}
+    for name, value in choice.items():
+        loss, dot, option = name.partition(".")
+        if dot:
+            options.setdefault(loss, {})[option] = value
+        elif name in StageCard.model_fields:
+            fields[name] = value
+        else:
+            fields["train"] = {**stage.train.model_dump(), **fields.get("train", {}), name: value}
+    return StageCard.model_validate({**stage.model_dump(), **fields, "options": options})

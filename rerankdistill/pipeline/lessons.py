@@ -1,0 +1,235 @@
+"""What one student learns from: the lane of its queries, its teacher's scores as examples, a teacher's vectors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from rerankdistill import artifacts
+from rerankdistill.errors import CardError, RerankDistillWarning
+from rerankdistill.examples.build import build_examples
+from rerankdistill.examples.pick import pick
+from rerankdistill.examples.rescale import sharpness
+from rerankdistill.examples.shuffle import shuffled as shuffled_examples
+from rerankdistill.examples.shuffle import shuffled_matrix
+from rerankdistill.examples.table import Examples, open_examples, save
+from rerankdistill.pipeline.card import MatchText, StageCard, StudentCard
+from rerankdistill.pipeline.dev import DevRanking
+from rerankdistill.pipeline.lanes import lane_of, queries_step, read_training, sentences
+from rerankdistill.pipeline.mining import (
+    Asked,
+    Shelf,
+    candidates_step,
+    given_run_step,
+    is_dense,
+    read_candidates,
+    run_step,
+)
+from rerankdistill.pipeline.step import Step
+from rerankdistill.pipeline.teaching import Faculty, fused_as, scorer_model
+from rerankdistill.pipeline.vectors import Chained, Model, Texts, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.workspace import Workspace, mark_of
+from rerankdistill.scores.card import ScorerCard, load_members, load_teacher
+from rerankdistill.students.data import Lists, Representations, StageData
+from rerankdistill.types import Example, FloatArray, Judgement, Query, Scale
+
+DEV_DEPTH = 20
+"""Candidates of a dev query that are re-ranked, the judged ones among them: enough to choose by, cheap to encode."""
+
+
+class Lessons:
+    """All that is prepared for one student, as steps, and as data once those have run."""
+
+    def __init__(self, ws: Workspace, name: str, student: StudentCard) -> None:
+        self.ws, self.name, self.student = ws, name, student
+        self.lane = lane_of(ws, student)
+        self.shelf = Shelf(ws.source(), self.lane.view)
+        self.queries = queries_step(ws, self.lane)
+
+    def of(self, stage: StageCard) -> Lessons:
+        """The lessons of a stage, which may ask other queries than the student's own."""
+        if not stage.queries and stage.view is None:
+            return self
+        changes = {"queries": stage.queries or self.student.queries, "view": stage.view or self.lane.view}
+        return Lessons(self.ws, self.name, self.student.model_copy(update=changes))
+
+    @cached_property
+    def asked(self) -> Asked:
+        return Asked(
+            self.lane.name, self.queries.fingerprint, lambda: read_training(self.queries).queries, (self.queries,)
+        )
+
+    @cached_property
+    def faculty(self) -> Faculty:
+        return Faculty(self.ws, self.shelf, self.student.teacher or self.ws.card.teacher)
+
+    @property
+    def scale(self) -> Scale:
+        return self.faculty.scale
+
+    @cached_property
+    def candidates(self) -> Step:
+        """The step that merges what the mining indexes find; judged documents are added."""
+        mine = self.ws.card.mine
+        model = mining_model(self.ws)
+        runs = [
+            run_step(self.ws, self.shelf, name, self.asked, mine.depth, model if is_dense(name) else None)
+            for name in mine.indexes
+        ]
+        runs += [given_run_step(self.ws, self.shelf, name, "train", self.lane.name) for name in mine.runs]
+
+        def judged() -> Sequence[Judgement]:
+            return read_training(self.queries).judgements
+
+        return candidates_step(self.ws, self.asked, runs, mine.depth, judged)
+
+    @cached_property
+    def scored(self) -> list[Step]:
+        return self.faculty.scored_steps(self.asked, self.candidates)
+
+    @cached_property
+    def examples(self) -> Step:
+        """The step that puts the members' scores together into training examples."""
+        how = fused_as(self.faculty.card)
+        if self.student.pseudo_positive:
+            how = how.model_copy(update={"pseudo_positive": "teacher"})
+        inputs = {step.name: step.fingerprint for step in (*self.scored, self.queries, self.candidates)}
+        manifest = artifacts.plan("examples", 1, how.model_dump(mode="json"), inputs)
+        needs = (self.queries, self.candidates, *self.scored)
+        teacher = Path(self.faculty.name).stem
+        place = self.ws.root / "examples" / f"{self.lane.name}-{teacher}"
+        step = Step(f"examples {self.lane.name} · {teacher}", place, manifest, needs)
+
+        def run(folder: Path) -> None:
+            training = read_training(self.queries)
+            raw = self.faculty.raw(self.asked, self.candidates, self.scored)
+            scales = [member.card.scale for member in self.faculty.members]
+            lists = read_candidates(self.candidates)
+            table = build_examples(training.queries, lists, raw, scales, training.judgements, how)
+            save(folder, table)
+            about = sharpness((np.asarray(row) for row in table.column("scores").to_pylist()), 1.0)
+            manifest.counts = {"examples": table.num_rows, **about}
+
+        step.run = run
+        return step
+
+    def material(self, stage: StageCard) -> tuple[Step, ...]:
+        """The steps whose products a stage learns from."""
+        if not stage.match:
+            return (self.examples,)
+        model = self._matched(stage)
+        return tuple(vectors_step(self.ws, model, self._part(name)) for name in stage.texts)
+
+    def _matched(self, stage: StageCard) -> Model:
+        card = load_teacher(stage.match)
+        if not isinstance(card, ScorerCard) or card.kind != "bi_encoder":
+            raise CardError(f"{stage.match!r} is no bi-encoder: its vectors cannot be matched", where=self.name)
+        return scorer_model(card)
+
+    def _part(self, name: MatchText) -> Texts:
+        source = self.shelf.source
+        if name == "docs":
+            return docs_of(source, self.shelf.view, self.shelf.place("docs"))
+        if name == "queries":
+            return Texts(
+                f"queries-{self.lane.name}",
+                self.queries.fingerprint,
+                lambda: len(self._training_queries()),
+                lambda: ((query.query_id, query.text) for query in self._training_queries()),
+                needs=(self.queries,),
+            )
+
+        def read() -> Iterator[tuple[str, str]]:
+            for doc in source.docs():
+                found = [doc.title] if name == "titles" else sentences(doc.text)
+                yield from ((f"{doc.doc_id}#{at}", text) for at, text in enumerate(found) if text)
+
+        return Texts(name, artifacts.fingerprint(name, source.docs_fingerprint()), lambda: sum(1 for _ in read()), read)
+
+    def _training_queries(self) -> list[Query]:
+        training = read_training(self.queries)
+        return [query for query in training.queries if query.query_id not in training.dev]
+
+    def data(self, stage: StageCard, shuffled: bool, seed: int, layout: str) -> StageData:
+        """What a stage learns from, opened."""
+        if stage.match:
+            texts = [text for name in stage.texts for _, text in self._part(name).read()]
+            parts = [read_vectors(step)[1] for step in self.material(stage)]
+            order = np.random.default_rng(seed).permutation(len(texts)) if shuffled else None
+            return Representations(texts, Chained(parts, order))
+        learned, _ = self._split()
+        lists: Sequence[Example] = shuffled_examples(learned, seed) if shuffled else learned
+
+        def cut(example: Example, epoch: int) -> Example:
+            return pick(example, stage.list_size, stage.pick, seed, epoch)
+
+        live = self._live(shuffled, seed) if stage.live and layout == "batch" and self.faculty.live else None
+        return Lists(lists, cut, self._read, "batch" if layout == "batch" else "lists", live)
+
+    def _live(self, shuffled: bool, seed: int) -> Callable[[Sequence[Example], Sequence[str]], FloatArray]:
+        """The teacher's scores of every query of a batch against every document of it."""
+        spread = {example.query_id: (example.means, example.stds) for example in self._split()[0]}
+
+        def score(examples: Sequence[Example], doc_ids: Sequence[str]) -> FloatArray:
+            queries = [Query(example.query_id, example.query) for example in examples]
+            means, stds = zip(*(spread[query.query_id] for query in queries), strict=True)
+            matrix = self.faculty.matrix(queries, doc_ids, means, stds)
+            return shuffled_matrix(matrix, [query.query_id for query in queries], seed) if shuffled else matrix
+
+        return score
+
+    def dev(self) -> DevRanking | None:
+        """The dev queries with fixed candidates; None where the lane has none."""
+        training, (_, held) = read_training(self.queries), self._split()
+        if not held:
+            warnings.warn(
+                f"lane {self.lane.name} has no dev query: nothing chooses the best step", RerankDistillWarning, 2
+            )
+            return None
+        lists = [self._shallow(example) for example in held]
+        judgements = [judgement for judgement in training.judgements if judgement.query_id in training.dev]
+        return DevRanking(lists, judgements, self._read)
+
+    def _shallow(self, example: Example) -> Example:
+        judged = [doc for doc, label in zip(example.doc_ids, example.labels, strict=True) if label > 0]
+        others = [doc for doc in example.doc_ids if doc not in judged]
+        doc_ids = tuple([*judged, *others][:DEV_DEPTH])
+        empty = np.zeros(len(doc_ids), np.float32)
+        return Example(example.query_id, example.query, doc_ids, empty, empty, -1)
+
+    def _split(self) -> tuple[list[Example], list[Example]]:
+        """The examples to learn from, and those of dev."""
+        if not hasattr(self, "_divided"):
+            dev, every = read_training(self.queries).dev, open_examples(self.examples.require())
+            self._divided = _divide(every, dev)
+        return self._divided
+
+    def _read(self, doc_ids: Sequence[str]) -> list[str]:
+        return self.shelf.source.texts(doc_ids, self.shelf.view)
+
+
+def _divide(examples: Examples, dev: frozenset[str]) -> tuple[list[Example], list[Example]]:
+    learned: list[Example] = []
+    held: list[Example] = []
+    for example in examples:
+        (held if example.query_id in dev else learned).append(example)
+    return learned, held
+
+
+def mining_model(ws: Workspace) -> Model:
+    """The bi-encoder whose vectors fill the mining indexes: the one that the pipeline names, else the first
+    bi-encoder among the students' teachers. One for all students: what is mined is theirs together."""
+    if ws.card.mine.encoder:
+        name = ws.card.mine.encoder
+        return Model("miner", name, artifacts.fingerprint(mark_of(name), 64, 256), 64, 256)
+    for teacher in dict.fromkeys(card.teacher or ws.card.teacher for card in ws.card.students.values()):
+        for member in load_members(teacher):
+            if member.kind == "bi_encoder":
+                return scorer_model(member)
+    student = next(iter(ws.card.students.values()))
+    init = str(student.options.get("init", ""))
+    return Model("before", init, artifacts.fingerprint(mark_of(init), 64, 256), 64, 256)

@@ -1,0 +1,205 @@
+"""A teacher over a collection: its members opened with what they need, their scores stored, and fused when asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rerankdistill import artifacts
+from rerankdistill.errors import RerankDistillError, UsageError
+from rerankdistill.examples.build import ExampleOptions
+from rerankdistill.examples.ensemble import apply, fuse
+from rerankdistill.index.build import open_index
+from rerankdistill.kinds import open_kind
+from rerankdistill.pipeline.mining import Asked, Shelf, index_step, read_candidates
+from rerankdistill.pipeline.step import Step
+from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.workspace import Workspace, mark_of
+from rerankdistill.scores.card import Context, EnsembleCard, ScorerCard, TeacherCard, load_members, load_teacher
+from rerankdistill.scores.score import estimate, score
+from rerankdistill.scores.store import open_store, read_store, store_folder
+from rerankdistill.types import FloatArray, Group, Query, Scale
+
+
+@dataclass(frozen=True)
+class Member:
+    """One scorer of a teacher, over one collection and view: its card, what decides its scores, what it needs first."""
+
+    card: ScorerCard
+    mark: str
+    needs: tuple[Step, ...]
+
+
+def fused_as(card: TeacherCard) -> ExampleOptions:
+    """How the members of a teacher are put together."""
+    if isinstance(card, EnsembleCard):
+        return ExampleOptions(combine=card.combine, weights=card.weights or None)
+    return ExampleOptions(combine="raw")
+
+
+class Faculty:
+    """A teacher's members over one collection and view.
+
+    Args:
+        whole: a bi-encoder member encodes the whole collection first, and then scores any pair for nothing; without,
+            it encodes the candidates it is asked about.
+    """
+
+    def __init__(self, ws: Workspace, shelf: Shelf, name: str, whole: bool = True) -> None:
+        self.ws, self.shelf, self.name, self.whole = ws, shelf, name, whole
+        self.card = load_teacher(name)
+        view = {"view": shelf.view}
+        self.members = [self._member(card.model_copy(update=view)) for card in load_members(name)]
+        self._opened: dict[str, Any] = {}
+
+    def _member(self, card: ScorerCard) -> Member:
+        about = card.model_dump(mode="json", exclude={"name", "description", "licence", "measured"})
+        if card.kind == "lexical":
+            step = index_step(self.ws, self.shelf, "bm25")
+            return Member(card, artifacts.fingerprint(about, step.fingerprint), (step,))
+        mark = artifacts.fingerprint(about, self._content(card))
+        if card.kind == "bi_encoder" and self.whole:
+            return Member(card, mark, (self._vectors(card),))
+        return Member(card, mark, ())
+
+    def _content(self, card: ScorerCard) -> str:
+        """What decides a scorer beside its card: the model's weights, or the file that it reads."""
+        if card.model:
+            return mark_of(card.model, card.pinned_revision)
+        opened = open_kind("scores", card.kind).open(card, Context(self.ws.card.device))
+        return str(opened.fingerprint)
+
+    def _vectors(self, card: ScorerCard) -> Step:
+        return vectors_step(
+            self.ws, scorer_model(card), docs_of(self.shelf.source, self.shelf.view, self.shelf.place("docs"))
+        )
+
+    def open(self, member: Member) -> Any:
+        """The member, ready to judge."""
+        if member.card.name not in self._opened:
+            context = Context(self.ws.card.device)
+            if member.card.kind == "lexical":
+                folder = member.needs[0].require()
+                index: Any = open_index(folder, open_kind("index", "bm25"))
+                context = Context(self.ws.card.device, lexical=lambda: (index.lexical, index.ids.names))
+            elif member.card.kind == "bi_encoder" and self.whole:
+                context = Context(self.ws.card.device, doc_vectors=read_vectors(member.needs[0]))
+            self._opened[member.card.name] = open_kind("scores", member.card.kind).open(member.card, context)
+        return self._opened[member.card.name]
+
+    @property
+    def scale(self) -> Scale:
+        card = self.card
+        if isinstance(card, ScorerCard):
+            return card.scale
+        return Scale.ZSCORE if card.combine == "zscore" else self.members[0].card.scale
+
+    def scored_steps(self, asked: Asked, candidates: Step) -> list[Step]:
+        """For each member the step that has scored all of these candidates."""
+        return [self._scored(member, asked, candidates) for member in self.members]
+
+    def _scored(self, member: Member, asked: Asked, candidates: Step) -> Step:
+        inputs = {"teacher": member.mark, "candidates": candidates.fingerprint}
+        manifest = artifacts.plan("scored", 1, {"view": self.shelf.view.value}, inputs)
+        place = self.ws.root / "scored" / f"{member.card.name}-{self.shelf.place(candidates.folder.name)}"
+        needs = (*member.needs, candidates)
+        step = Step(f"scores {member.card.name} · {candidates.folder.name}", place, manifest, needs)
+        step.run = lambda folder: self._score(member, asked, candidates, folder, step)
+        step.estimate = lambda: self._estimate(member, asked, candidates)
+        step.lost = lambda: None if self._store(member, step).is_dir() else "its scores are gone"
+        return step
+
+    def _score(self, member: Member, asked: Asked, candidates: Step, folder: Path, step: Step) -> None:
+        teacher = self.open(member)
+        total = sum(len(doc_ids) for doc_ids in read_candidates(candidates).values())
+        with (
+            open_store(
+                self.ws.root / "scores", member.card.name, teacher, card=member.card.model_dump(mode="json")
+            ) as store,
+            self.ws.notes.bar(f"{member.card.name} scores", total) as advance,
+        ):
+            groups = self.groups(asked.read(), read_candidates(candidates), teacher.needs_texts)
+            counts = score(store, teacher, groups, _Bar(advance), total=total)
+        about = {"store": teacher.fingerprint}
+        (folder / "store.json").write_text(json.dumps(about), "utf-8")
+        step.manifest.counts = counts._asdict()
+
+    def _store(self, member: Member, step: Step) -> Path:
+        """Where the scores are that a step has seen to."""
+        mark = json.loads((step.folder / "store.json").read_text("utf-8"))["store"]
+        return store_folder(self.ws.root / "scores", member.card.name, mark)
+
+    def _estimate(self, member: Member, asked: Asked, candidates: Step) -> float | None:
+        """Seconds for the pairs that no store has, where the candidates are known and the teacher has been timed."""
+        try:
+            teacher = self.open(member)
+            store = read_store(store_folder(self.ws.root / "scores", member.card.name, teacher.fingerprint))
+            groups = self.groups(asked.read(), read_candidates(candidates), teacher.needs_texts)
+            return estimate(store, store.count_missing(groups))
+        except RerankDistillError:
+            return None  # nothing to estimate from yet
+
+    def groups(self, queries: Sequence[Query], candidates: dict[str, list[str]], texts: bool) -> Iterator[Group]:
+        """Each query with its candidates; with texts where the teacher reads them."""
+        for query in queries:
+            doc_ids = candidates.get(query.query_id, [])
+            if doc_ids:
+                read = self.shelf.source.texts(doc_ids, self.shelf.view) if texts else [""] * len(doc_ids)
+                yield Group(query, tuple(doc_ids), tuple(read))
+
+    def raw(self, asked: Asked, candidates: Step, scored: Sequence[Step]) -> list[dict[str, FloatArray]]:
+        """For each member ``{query_id: [n] raw scores}`` over the candidates."""
+        lists, queries = read_candidates(candidates), list(asked.read())
+        found = []
+        for member, step in zip(self.members, scored, strict=True):
+            step.require()
+            store = read_store(self._store(member, step))
+            groups = list(self.groups(queries, lists, store.needs_texts))
+            rows = store.lookup(groups)
+            found.append({group.query.query_id: row for group, row in zip(groups, rows, strict=True)})
+        return found
+
+    def fused(self, raw: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:
+        """The teacher's final score of every candidate."""
+        how, scales = fused_as(self.card), [member.card.scale for member in self.members]
+        return {
+            query_id: fuse([rows[query_id] for rows in raw], how.combine, how.weights, scales, how.missing).scores
+            for query_id in raw[0]
+        }
+
+    @property
+    def live(self) -> bool:
+        """Whether every member can score a whole batch."""
+        kinds = {"lexical", "bi_encoder"}
+        return self.whole and all(member.card.kind in kinds for member in self.members)
+
+    def matrix(
+        self, queries: Sequence[Query], doc_ids: Sequence[str], means: Sequence[Any], stds: Sequence[Any]
+    ) -> FloatArray:
+        """``[b, m]`` on the scale of the examples, by each query's own means and deviations ``[b][members]``."""
+        how = fused_as(self.card)
+        raw = [self.open(member).matrix(queries, doc_ids) for member in self.members]
+        return apply(raw, means, stds, how.weights, how.combine, how.missing)
+
+
+def scorer_model(card: ScorerCard) -> Model:
+    """A bi-encoder teacher as a model that steps encode with."""
+    if not card.model:
+        raise UsageError("this teacher has no model", where=card.name)
+    mark = artifacts.fingerprint(mark_of(card.model, card.pinned_revision), card.lengths.query, card.lengths.doc)
+    return Model(card.name, card.model, mark, card.lengths.query or 64, card.lengths.doc or 256)
+
+
+class _Bar:
+    """The store's progress on a walk's bar."""
+
+    def __init__(self, advance: Any) -> None:
+        self._advance = advance
+
+    def start(self, total: int | None) -> None: ...
+
+    def advance(self, pairs: int, seconds_left: float | None) -> None:  # noqa: ARG002
+        self._advance(pairs)

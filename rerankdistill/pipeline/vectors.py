@@ -1,0 +1,127 @@
+"""Vectors of many texts by one model, encoded in shards so that a killed run loses one shard at most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rerankdistill import artifacts
+from rerankdistill.contracts import Role, Source
+from rerankdistill.pipeline.step import Step
+from rerankdistill.pipeline.workspace import Workspace
+from rerankdistill.types import FloatArray, IntArray, View
+
+SHARD = 1024
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bi-encoder as steps know it: before it exists, by the fingerprint of what makes it."""
+
+    name: str
+    reference: str
+    mark: str
+    query_tokens: int
+    doc_tokens: int
+    needs: tuple[Step, ...] = ()
+
+    def encode(self, ws: Workspace, texts: Sequence[str], role: Role, advance: Callable[[int], None]) -> FloatArray:
+        encoder = ws.encoder(self.reference, self.query_tokens, self.doc_tokens)
+        return encoder.encode(texts, role, advance)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts to encode: their name, what decides them, how many, and the texts themselves as ``(id, text)``."""
+
+    name: str
+    mark: str
+    count: Callable[[], int]
+    read: Callable[[], Iterator[tuple[str, str]]]
+    role: Role = "doc"
+    needs: tuple[Step, ...] = ()
+
+
+def docs_of(source: Source, view: View, label: str = "docs") -> Texts:
+    """Every document of a collection."""
+    suffix = "" if view is View.TITLE_TEXT else f"-{view.value}"
+    mark = artifacts.fingerprint(source.docs_fingerprint(), view.value)
+    return Texts(
+        label + suffix,
+        mark,
+        lambda: len(source.doc_ids()),
+        lambda: ((doc.doc_id, doc.view(view)) for doc in source.docs()),
+    )
+
+
+def vectors_step(ws: Workspace, model: Model, texts: Texts) -> Step:
+    """``vectors.npy`` ``[n, d]`` float32 and ``ids.parquet`` for texts and a model."""
+    about = {"query_tokens": model.query_tokens, "doc_tokens": model.doc_tokens, "role": texts.role}
+    manifest = artifacts.plan("vectors", 1, about, {"model": model.mark, "texts": texts.mark})
+    place = ws.root / "vectors" / f"{model.name}-{texts.name}"
+    step = Step(f"vectors {model.name} · {texts.name}", place, manifest, (*model.needs, *texts.needs))
+    step.partial = partial = ws.root / "partial" / f"{step.fingerprint}-{SHARD}"
+    step.run = lambda folder: _encode(ws, model, texts, folder, partial, step)
+    return step
+
+
+def read_vectors(step: Step) -> tuple[list[str], FloatArray]:
+    """The ids and the (memory-mapped) vectors that a step wrote."""
+    folder = step.require()
+    ids: list[str] = pq.read_table(folder / "ids.parquet")["id"].to_pylist()
+    return ids, np.load(folder / "vectors.npy", mmap_mode="r")
+
+
+class Chained:
+    """Several matrices one under the other, read by rows and never joined in memory; in another ``order`` of the rows,
+    where one is given."""
+
+    def __init__(self, parts: Sequence[FloatArray], order: IntArray | None = None) -> None:
+        self._parts, self._order = list(parts), order
+        self._ends = np.cumsum([len(part) for part in self._parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, rows: Sequence[int]) -> FloatArray:
+        """``[len(rows), d]``."""
+        out = []
+        for row in rows if self._order is None else self._order[list(rows)].tolist():
+            part = int(np.searchsorted(self._ends, row, side="right"))
+            out.append(self._parts[part][row - int(self._ends[part])])
+        return np.stack(out)
+
+
+def _encode(ws: Workspace, model: Model, texts: Texts, folder: Path, partial: Path, step: Step) -> None:
+    partial.mkdir(parents=True, exist_ok=True)
+    ids: list[str] = []
+    shards: list[Path] = []
+    stream = texts.read()
+    with ws.notes.bar(f"encoding {texts.name} with {model.name}", texts.count()) as advance:
+        while batch := list(islice(stream, SHARD)):
+            shard = partial / f"{len(shards):06d}.npy"
+            if shard.exists():
+                advance(len(batch))
+            else:
+                vectors = model.encode(ws, [text for _, text in batch], texts.role, advance)
+                part = shard.with_suffix(".part.npy")
+                np.save(part, vectors)
+                part.replace(shard)
+            shards.append(shard)
+            ids.extend(name for name, _ in batch)
+    first = np.load(shards[0], mmap_mode="r")
+    shape = (len(ids), first.shape[1])
+    out = np.lib.format.open_memmap(folder / "vectors.npy", mode="w+", dtype=np.float32, shape=shape)
+    for number, shard in enumerate(shards):
+        rows = np.load(shard)
+        out[number * SHARD : number * SHARD + len(rows)] = rows
+    out.flush()
+    del out
+    pq.write_table(pa.table({"id": ids}), folder / "ids.parquet")
+    step.manifest.counts = {"texts": len(ids), "dimension": shape[1]}

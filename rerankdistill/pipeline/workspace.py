@@ -1,0 +1,61 @@
+"""What the steps of one pipeline share while they run: the folder, the collection, opened models and kinds."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rerankdistill import cards
+from rerankdistill.collections.load import load_collection
+from rerankdistill.contracts import Source
+from rerankdistill.encoding import TextEncoder, model_fingerprint, open_encoder
+from rerankdistill.kinds import open_kind
+from rerankdistill.pipeline.card import EvaluateCard, PipelineCard, own_collection
+from rerankdistill.pipeline.step import Notes, Quiet
+
+
+class Workspace:
+    """A pipeline's card, its output folder and what is open."""
+
+    def __init__(self, card: PipelineCard, root: Path, notes: Notes | None = None) -> None:
+        self.card, self.root, self.notes = card, root, notes or Quiet()
+        self._sources: dict[tuple[str, tuple[tuple[str, str], ...]], Source] = {}
+        self._encoders: dict[tuple[str, int, int], TextEncoder] = {}
+
+    def source(self) -> Source:
+        """The collection that the pipeline trains on."""
+        return self._source(self.card.collection, self.card.splits)
+
+    def target(self, target: EvaluateCard) -> Source:
+        """The collection that an evaluation is on."""
+        if own_collection(self.card, target):
+            return self._source(self.card.collection, {**self.card.splits, **target.splits})
+        return self._source(target.collection, target.splits)
+
+    def _source(self, name: str, splits: dict[str, str]) -> Source:
+        key = (name, tuple(sorted(splits.items())))
+        if key not in self._sources:
+            self._sources[key] = load_collection(name, splits=splits or None)
+        return self._sources[key]
+
+    def encoder(self, model: str, query_tokens: int = 64, doc_tokens: int = 256) -> TextEncoder:
+        """An opened bi-encoder; the last two stay open."""
+        key = (model, query_tokens, doc_tokens)
+        if key not in self._encoders:
+            while len(self._encoders) > 1:
+                self._encoders.pop(next(iter(self._encoders)))
+            lengths = {"query": query_tokens, "doc": doc_tokens}
+            self._encoders[key] = open_encoder(model, device=self.card.device, max_tokens=lengths)
+        return self._encoders[key]
+
+
+@lru_cache
+def mark_of(model: str, revision: str | None = None) -> str:
+    """A model's fingerprint; hashing a folder of weights is worth remembering."""
+    return model_fingerprint(model, revision)
+
+
+def kind_options(room: str, kind: str, table: dict[str, Any], where: str) -> Any:
+    """The options of a kind, checked against its own model."""
+    return cards.parse(open_kind(room, kind).Options, table, where)

@@ -1,0 +1,126 @@
+"""From examples to the tensors of one training step.
+
+Each distinct document of a batch is encoded once. For a student that compares vectors the columns are all documents of
+the batch (in-batch negatives are only a wider matrix); for one that reads pairs they are the query's own list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from rerankdistill.contracts import Role, Scores
+from rerankdistill.types import Example, FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Texts = Callable[[Sequence[str]], list[str]]
+"""doc_ids to what the student reads of them."""
+
+LiveScores = Callable[[Sequence[Example], Sequence[str]], FloatArray]
+"""``(examples, doc_ids) -> [b, m]`` teacher scores on the scale of ``Example.scores``."""
+
+FALSE_NEGATIVE = 0.95
+"""A document that the teacher puts above this share of the positive's height over the list's lowest score is taken for
+an unlabelled positive and is no negative (NV-Retriever's positive-aware mining)."""
+
+
+@dataclass(slots=True)
+class ListBatch:
+    """One step on ranked lists: ``b`` queries, ``len(docs)`` distinct documents, ``m`` columns.
+
+    ``columns [b, m]`` says which document a cell is about. The other tensors are those of
+    :class:`rerankdistill.contracts.Scores`.
+    """
+
+    queries: list[str]
+    docs: list[str]
+    columns: Tensor
+    teacher: Tensor
+    scored: Tensor
+    valid: Tensor
+    own: Tensor
+    label: Tensor
+    masked: Tensor
+    positive: Tensor
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def scores(self, student: Tensor) -> Scores:
+        """The record that losses read, around the student's ``[b, m]`` scores."""
+        place = student.device
+        names = ("teacher", "valid", "scored", "own", "label", "positive", "masked")
+        return Scores(student, **{name: getattr(self, name).to(place) for name in names})
+
+
+@dataclass(slots=True)
+class VectorBatch:
+    """One step on representations: texts and the teacher's vectors of them, ``targets [t, d]``."""
+
+    texts: list[str]
+    role: Role
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def list_batch(
+    examples: Sequence[Example],
+    texts: Texts,
+    layout: Literal["batch", "lists"],
+    live: LiveScores | None = None,
+) -> ListBatch:
+    """Lay out examples for a student.
+
+    Args:
+        examples: lists already cut to what the step can afford.
+        texts: what the student reads of a document.
+        layout: ``batch``: columns are all distinct documents of the batch; ``lists``: a query's own.
+        live: a teacher that can score every query against every document of the batch; without one only a query's own
+            documents are scored.
+    """
+    import torch
+
+    numbers: dict[str, int] = {}
+    for example in examples:
+        for doc_id in example.doc_ids:
+            numbers.setdefault(doc_id, len(numbers))
+    width = len(numbers) if layout == "batch" else max(len(example.doc_ids) for example in examples)
+    shape = (len(examples), width)
+    columns = np.tile(np.arange(width), (len(examples), 1)) if layout == "batch" else np.zeros(shape, np.int64)
+    teacher, label = np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32)
+    own, masked = np.zeros(shape, bool), np.zeros(shape, bool)
+    positive = np.full(len(examples), -1, np.int64)
+    for row, example in enumerate(examples):
+        documents = np.asarray([numbers[doc_id] for doc_id in example.doc_ids])
+        at = documents if layout == "batch" else np.arange(len(documents))
+        columns[row, at] = documents
+        teacher[row, at], label[row, at], own[row, at] = example.scores, example.labels, True
+        masked[row, at] = example.masked or False
+        if example.positive >= 0:
+            positive[row] = at[example.positive]
+    if live is not None and layout == "batch":
+        teacher = np.where(own, teacher, live(examples, list(numbers)))
+    for row in np.flatnonzero(positive >= 0).tolist():
+        masked[row] |= false_negatives(teacher[row], own[row], int(positive[row]))
+    valid = np.ones(shape, bool) if layout == "batch" else own
+    tensors = [columns, np.nan_to_num(teacher), np.isfinite(teacher) & valid, valid, own, label, masked, positive]
+    return ListBatch([e.query for e in examples], texts(list(numbers)), *map(torch.from_numpy, tensors))
+
+
+def false_negatives(teacher: FloatArray, own: np.ndarray, positive: int) -> np.ndarray:
+    """``[m]`` bool: documents of other lists too good, in the teacher's eyes, to be this query's negatives. Those of
+    its own list were marked over the complete list, when the example was built."""
+    known = teacher[own & np.isfinite(teacher)]
+    if not known.size or not np.isfinite(teacher[positive]):
+        return np.zeros(len(teacher), bool)
+    floor = known.min()
+    with np.errstate(invalid="ignore"):
+        too_good = np.asarray(teacher - floor > FALSE_NEGATIVE * (teacher[positive] - floor))
+    return np.asarray(too_good & ~own)

@@ -1,0 +1,111 @@
+"""A cross-encoder: reads query and document together and gives one score.
+
+Any Hugging Face encoder; saved as a plain sentence-transformers CrossEncoder folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rerankdistill import devices
+from rerankdistill.artifacts import fingerprint
+from rerankdistill.cards import Card
+from rerankdistill.encoding import load, locate, map_batches, model_fingerprint, plan_batches, tokenise
+from rerankdistill.students.kinds._network import FEWEST, fit_attention, without_dropout
+from rerankdistill.students.layers import keep_layers
+from rerankdistill.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rerankdistill.students.batch import ListBatch
+
+
+class CrossEncoderOptions(Card):
+    """What a cross-encoder student is made from."""
+
+    init: str
+    revision: str | None = None
+    layers: int | list[int] | None = None
+    max_tokens: int = 192
+    """Of query and document together; the document is cut, never the query."""
+    dropout: float | None = 0.0
+
+
+class Kind:
+    """A cross-encoder in training, and in use: :meth:`score` makes it a :class:`rerankdistill.contracts.PairScorer`."""
+
+    Options = CrossEncoderOptions
+    layout: Literal["batch", "lists"] = "lists"
+
+    def __init__(self, model: Any, options: CrossEncoderOptions, device: devices.Device, mark: str) -> None:
+        self.network, self.options, self.device = model.to(device.name), options, device
+        self.training_tokens = 0
+        """Cut pairs to so many tokens in training; 0: as in use."""
+        self.fingerprint = fingerprint("cross_encoder", mark, options.max_tokens, device.dtype)
+
+    @classmethod
+    def create(cls, options: CrossEncoderOptions, device: str = "auto") -> Kind:
+        """A new student from its options; a model without a head gets a new one (seed torch first)."""
+        model = _load(options.init, options.revision)
+        if options.layers is not None:
+            keep_layers(model.model, options.layers)
+        without_dropout(model.model, options.dropout)
+        return cls(model, options, devices.choose(device), cls.source_fingerprint(options))
+
+    @classmethod
+    def open(cls, folder: Path, options: CrossEncoderOptions, device: str = "auto") -> Kind:
+        """A student that :meth:`save` wrote."""
+        return cls(_load(str(folder), None), options, devices.choose(device), model_fingerprint(str(folder)))
+
+    @staticmethod
+    def source_fingerprint(options: CrossEncoderOptions) -> str:
+        return model_fingerprint(locate(options.init), options.revision)
+
+    def ready(self, training: bool) -> None:
+        """Switch between training and inference; the weights stay."""
+        self.network.train(training)
+        fit_attention(self.network.model, self.device.name.split(":")[0], training)
+
+    def save(self, folder: Path) -> None:
+        self.network.save_pretrained(str(folder), create_model_card=False)
+
+    def scores(self, batch: ListBatch, token_budget: int) -> Tensor:
+        """``[b, m]``: every query against its own list."""
+        import torch
+
+        rows, columns = torch.nonzero(batch.valid, as_tuple=True)
+        queries = [batch.queries[row] for row in rows.tolist()]
+        docs = [batch.docs[doc] for doc in batch.columns[rows, columns].tolist()]
+        limit = self.training_tokens or self.options.max_tokens
+        tokens = tokenise(self.network.tokenizer, queries, min(limit, self.options.max_tokens), docs)
+        chunks = plan_batches(tokens.lengths, token_budget, FEWEST)
+        place = str(next(self.network.parameters()).device)
+        with self.device.autocast():
+            parts = [self._forward(tokens.batch(chunk, place)) for chunk in chunks]
+        order = torch.tensor([row for chunk in chunks for row in chunk], device=place)
+        out = torch.zeros(batch.valid.shape, device=place)
+        return out.index_put((rows.to(place)[order], columns.to(place)[order]), torch.cat(parts))
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+        """``[len(pairs)]`` logits."""
+        self.network.eval()
+        queries, docs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        tokens = tokenise(self.network.tokenizer, queries, self.options.max_tokens, docs)
+        return np.asarray(map_batches(tokens, self._forward, self.device, 16384), np.float32)
+
+    def _forward(self, features: dict[str, Tensor]) -> Tensor:
+        logits: Tensor = self.network.model(**features).logits
+        return logits[:, 0].float()
+
+
+def _load(init: str, revision: str | None) -> Any:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    raw = torch.nn.Identity()  # scores are logits; the library would squash them with a sigmoid
+    return load(lambda path: CrossEncoder(path, num_labels=1, revision=revision, device="cpu", activation_fn=raw), init)

@@ -1,0 +1,240 @@
+"""The only training loop: Hugging Face's trainer around a student and a loss.
+
+torchrun, accelerate, checkpoints, schedules and trackers are the trainer's; what is ours is what one step computes.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rerankdistill import devices
+from rerankdistill.cards import Card
+from rerankdistill.contracts import DevEvaluation, Loss
+from rerankdistill.errors import DataError, RerankDistillWarning
+from rerankdistill.students.batch import ListBatch
+from rerankdistill.students.data import Schedule, StageData
+
+StepReport = Callable[[int, int, dict[str, float]], None]
+"""``(steps done, steps in all, latest figures)``."""
+
+
+class StageOptions(Card):
+    """How one stage is optimised. ``batch`` counts queries (or texts, for a stage on vectors) a step and device."""
+
+    steps: int = 200
+    batch: int = 16
+    learning_rate: float = 5e-5
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises; it then falls linearly to zero."""
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    accumulate: int = 1
+    token_budget: int = 8192
+    """Padded tokens that are encoded at once: bounds memory, changes no result."""
+    evaluate_every: int = 0
+    """Steps between dev evaluations (and checkpoints); 0: four times in all."""
+    patience: int = 0
+    """Stop after so many dev evaluations without a gain; 0: never."""
+    keep_best: bool = True
+    """Keep the weights of the best dev evaluation; False: the last ones."""
+    trackers: tuple[str, ...] = ()
+
+
+@dataclass
+class TrainResult:
+    """What happened: steps taken, the dev figure of each evaluation, the best, the loss curve."""
+
+    steps: int
+    best: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    student: Any,
+    data: StageData,
+    loss: Loss,
+    options: StageOptions,
+    folder: Path,
+    seed: int,
+    dev: DevEvaluation | None = None,
+    report: StepReport | None = None,
+) -> TrainResult:
+    """Train a student in place through one stage, resuming from the last whole checkpoint in ``folder``.
+
+    Args:
+        student: a kind of student; ``network`` is trained.
+        folder: for checkpoints; the caller deletes it when the student is saved.
+        dev: measured every ``evaluate_every`` steps; decides which weights are kept and when to stop.
+
+    Raises:
+        DataError: nothing to learn from, or a loss that is not finite.
+    """
+    if not data.count:
+        raise DataError("no example to learn from", fix="check the queries and the candidates")
+    trainer = _trainer(student, data, loss, options, folder, seed, dev, report)
+    started = last_checkpoint(folder)
+    student.ready(training=True)
+    trainer.train(resume_from_checkpoint=str(started) if started else None)
+    student.ready(training=False)
+    history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_dev" in entry]
+    return TrainResult(trainer.state.global_step, trainer.state.best_metric, history)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; a kill can leave a torn one behind it."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text("utf-8"))  # the trainer writes it last
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+def _arguments(options: StageOptions, folder: Path, seed: int, device: str, evaluates: bool) -> Any:
+    from transformers import TrainingArguments
+
+    every = options.evaluate_every or max(1, options.steps // 4)
+    strategy = "steps" if evaluates else "no"
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=options.steps,
+        per_device_train_batch_size=options.batch,
+        gradient_accumulation_steps=options.accumulate,
+        learning_rate=options.learning_rate,
+        warmup_steps=round(options.warmup * options.steps),
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.clip,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=device == "cpu",
+        eval_strategy=strategy,
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=evaluates and options.keep_best,
+        metric_for_best_model="eval_dev" if evaluates else None,
+        greater_is_better=True if evaluates else None,
+        logging_steps=_interval(options.steps, every),
+        report_to=list(options.trackers) or "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device != "cpu",
+        restore_callback_states_from_checkpoint=True,
+    )
+
+
+def _interval(steps: int, every: int) -> int:
+    """Steps between points of the loss curve: about fifty in all, none of them across a checkpoint, so that a resumed
+    training draws the curve of an undisturbed one."""
+    wanted = min(max(1, steps // 50), every)
+    return next(size for size in range(wanted, 0, -1) if every % size == 0)
+
+
+def _trainer(
+    student: Any,
+    data: StageData,
+    loss: Loss,
+    options: StageOptions,
+    folder: Path,
+    seed: int,
+    dev: DevEvaluation | None,
+    report: StepReport | None,
+) -> Any:
+    import torch
+    from torch.utils.data import SequentialSampler
+    from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+    from transformers.trainer_callback import PrinterCallback
+
+    class Step(torch.nn.Module):
+        """One step as a module, so that a wrapper for many devices sees a plain forward."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = student.network
+
+        def forward(self, batch: Any) -> Any:
+            return step_loss(student, loss, batch, options.token_budget)
+
+    class DistillTrainer(Trainer):  # type: ignore[misc]
+        """The trainer with our step, our order and our dev evaluation."""
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            value = model(inputs["batch"])
+            if not torch.isfinite(value):
+                raise DataError(
+                    f"the loss is {value.item()} at step {self.state.global_step}",
+                    fix="lower the learning rate, or check the teacher's scores",
+                )
+            return (value, {}) if return_outputs else value
+
+        def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
+            return SequentialSampler(self.train_dataset)  # the schedule is shuffled already
+
+        control: Any
+
+        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+            figures = {"eval_dev": self._measure()}
+            self.log(figures)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+            return figures
+
+        def _measure(self) -> float:
+            student.ready(training=False)
+            with torch.inference_mode():
+                figure = dev(student) if dev else 0.0
+            student.ready(training=True)
+            return figure
+
+    class Reporter(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            if report:
+                latest: dict[str, float] = next((e for e in reversed(state.log_history) if "loss" in e), {})
+                report(state.global_step, args.max_steps, latest)
+
+    callbacks: list[Any] = [Reporter()]
+    if dev and options.patience:
+        callbacks.append(EarlyStoppingCallback(options.patience))
+    total = options.steps * options.batch * options.accumulate
+    schedule = Schedule(data, total * devices.world(), seed)
+    trainer = DistillTrainer(
+        model=Step(),
+        args=_arguments(options, folder, seed, student.device.name.split(":")[0], dev is not None),
+        train_dataset=schedule,
+        eval_dataset=schedule if dev else None,
+        data_collator=lambda items: {"batch": data.collate(items)},
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def step_loss(student: Any, loss: Loss, batch: Any, token_budget: int) -> Any:
+    """The loss of one batch: a scalar tensor."""
+    import torch
+
+    from rerankdistill.contracts import Scores
+
+    if isinstance(batch, ListBatch):
+        scores = batch.scores(student.scores(batch, token_budget))
+    else:
+        scores = Scores(torch.empty(0), vectors=student.vectors(batch, token_budget))
+    total, weight = loss(scores)
+    if not float(weight):
+        warnings.warn("a batch taught nothing: no list in it has two scored documents", RerankDistillWarning, 2)
+        return total * 0.0
+    return total / weight
+
+
+def loss_curve(history: Sequence[dict[str, float]]) -> list[tuple[int, float]]:
+    """``(step, loss)`` of a training's history."""
+    return [(int(entry["step"]), entry["loss"]) for entry in history if "loss" in entry]

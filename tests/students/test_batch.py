@@ -1,0 +1,131 @@
+"""A cell of a batch that holds another document's number would teach quietly the wrong thing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_lessons import DOCS, LESSONS, read
+
+from rerankdistill.examples.build import false_negatives as false_negatives_of_list
+from rerankdistill.students.batch import FALSE_NEGATIVE, list_batch
+from rerankdistill.types import Example
+
+
+def example(name: str, doc_ids: str, scores: list[float], positive: int = 0, labels=None, masked=()) -> Example:
+    marks = labels or [float(at == positive) for at in range(len(scores))]
+    return Example(
+        name,
+        f"query {name}",
+        tuple(doc_ids.split()),
+        np.asarray(scores, np.float32),
+        np.asarray(marks, np.float32),
+        positive,
+        masked=tuple(masked),
+    )
+
+
+A = example("a", "d1 d2 d3", [3.0, 1.0, 0.0])
+B = example("b", "d4 d2", [2.0, 5.0], positive=1)
+
+
+def test_the_columns_of_a_batch_are_its_distinct_documents_each_encoded_once():
+    batch = list_batch([A, B], read, "batch")
+    assert batch.docs == [DOCS[doc_id] for doc_id in ("d1", "d2", "d3", "d4")]
+    assert batch.columns.tolist() == [[0, 1, 2, 3]] * 2
+    assert batch.own.tolist() == [[True, True, True, False], [False, True, False, True]]
+    assert batch.valid.all(), "every document of the batch is a candidate of every query"
+    assert batch.scored.tolist() == batch.own.tolist()
+    assert batch.teacher.tolist() == [[3.0, 1.0, 0.0, 0.0], [0.0, 5.0, 0.0, 2.0]]
+    assert batch.label.tolist() == [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]
+    assert batch.positive.tolist() == [0, 1], "a positive must point at its document's column, not at its old place"
+    assert batch.queries == ["query a", "query b"]
+
+
+def test_lists_of_unequal_length_are_padded_and_the_padding_takes_part_in_nothing():
+    batch = list_batch([A, B], read, "lists")
+    assert batch.columns.tolist() == [[0, 1, 2], [3, 1, 0]]
+    assert batch.valid.tolist() == [[True, True, True], [True, True, False]]
+    assert batch.own.tolist() == batch.valid.tolist() == batch.scored.tolist()
+    assert batch.teacher.tolist() == [[3.0, 1.0, 0.0], [2.0, 5.0, 0.0]]
+    assert batch.positive.tolist() == [0, 1]
+    assert len(batch.docs) == 4, "a document shared by two lists is read once"
+
+
+def test_a_score_that_the_teacher_did_not_give_is_not_a_zero_to_learn():
+    batch = list_batch([example("a", "d1 d2", [float("nan"), 1.0])], read, "lists")
+    assert batch.scored.tolist() == [[False, True]]
+    assert torch.isfinite(batch.teacher).all(), "a NaN would poison the gradient of the cells beside it"
+
+
+def test_a_query_without_a_positive_has_none():
+    assert list_batch([example("a", "d1 d2", [1.0, 2.0], positive=-1)], read, "batch").positive.tolist() == [-1]
+
+
+@pytest.mark.parametrize("layout", ["batch", "lists"])
+def test_every_cell_is_about_the_document_that_its_column_names(layout):
+    picked = LESSONS[3:9]
+    batch = list_batch(picked, read, layout)
+    for row, each in enumerate(picked):
+        found = {}
+        for column in np.flatnonzero(batch.own[row].numpy()):
+            text = batch.docs[int(batch.columns[row, column])]
+            found[text] = (float(batch.teacher[row, column]), float(batch.label[row, column]))
+        wanted = {
+            DOCS[doc_id]: (float(score), float(label))
+            for doc_id, score, label in zip(each.doc_ids, each.scores, each.labels, strict=True)
+        }
+        assert found == wanted
+        assert batch.docs[int(batch.columns[row, batch.positive[row]])] == DOCS[each.doc_ids[each.positive]]
+
+
+def live(examples, doc_ids):
+    """The teacher gives (row + 1) * 10 + column."""
+    return np.asarray([[10.0 * (row + 1) + column for column in range(len(doc_ids))] for row in range(len(examples))])
+
+
+def test_a_live_teacher_fills_the_other_lists_documents_and_leaves_the_own_ones_alone():
+    batch = list_batch([A, B], read, "batch", live)
+    assert batch.teacher.tolist() == [[3.0, 1.0, 0.0, 13.0], [20.0, 5.0, 22.0, 2.0]]
+    assert batch.scored.all()
+
+
+def test_a_live_teacher_has_no_say_where_pairs_are_read():
+    def never(*_):
+        raise AssertionError("a cross-encoder reads only its own lists")
+
+    assert (
+        list_batch([A, B], read, "lists", never).teacher.tolist() == list_batch([A, B], read, "lists").teacher.tolist()
+    )
+
+
+def test_documents_of_other_lists_that_the_teacher_likes_as_much_as_the_positive_are_no_negatives():
+    batch = list_batch([A, B], read, "batch", live)
+    # a: floor 0, positive 3: d4 at 13 is above .95 of it. b: floor 2, positive 5: d1 at 20 and d3 at 22.
+    assert batch.masked.tolist() == [[False, False, False, True], [True, False, True, False]]
+
+
+def test_marks_of_the_complete_list_survive_the_cut():
+    batch = list_batch([example("a", "d1 d2 d3", [3.0, 2.9, 0.0], masked=[False, True, False])], read, "batch")
+    assert batch.masked.tolist() == [[False, True, False]]
+    plain = list_batch([example("a", "d1 d2 d3", [3.0, 2.99, 0.0])], read, "batch")
+    assert not plain.masked.any(), "the floor of a cut list is another: its own documents were marked before the cut"
+
+
+def test_both_masks_follow_one_rule():
+    scores = np.asarray([1.0, 0.94, 0.96, 0.2, 0.0], np.float32)
+    whole = false_negatives_of_list(scores, 0, FALSE_NEGATIVE)
+    own = example("a", "d1 d2", [1.0, 0.0])
+    stranger = example("b", "d3 d4 d5", [1.0, 0.5, 0.0])
+    rows = np.asarray([[1.0, 0.0, 0.94, 0.96, 0.2], [0.0] * 5])
+    batch = list_batch([own, stranger], read, "batch", lambda *_: rows)
+    assert batch.masked[0].tolist() == [False, False, *whole[1:4].tolist()]
+
+
+def test_the_record_for_losses_is_the_batch_around_the_students_scores():
+    batch = list_batch([A, B], read, "batch", live)
+    student = torch.zeros(2, 4, requires_grad=True)
+    scores = batch.scores(student)
+    assert scores.student is student
+    for name in ("teacher", "valid", "scored", "own", "label", "positive", "masked"):
+        assert torch.equal(getattr(scores, name), getattr(batch, name)), name

@@ -1,0 +1,55 @@
+"""Arms are comparable only if they see the same queries in the same steps."""
+
+from __future__ import annotations
+
+import numpy as np
+from tiny_lessons import LESSONS, lists, read
+
+from rerankdistill.students.batch import VectorBatch
+from rerankdistill.students.data import Lists, Representations, Schedule
+
+
+def order(schedule: Schedule) -> list[str]:
+    return [schedule[at].query_id for at in range(len(schedule))]
+
+
+def test_every_arm_sees_the_same_queries_in_the_same_steps():
+    taught = Lists(LESSONS, lambda example, _: example, read, "batch")
+    labelled = Lists(LESSONS, lambda example, _: example, read, "lists")
+    assert order(Schedule(taught, 100, 3)) == order(Schedule(labelled, 100, 3))
+    assert order(Schedule(taught, 100, 3)) != order(Schedule(taught, 100, 4))
+
+
+def test_an_epoch_has_every_query_once_and_the_next_another_order():
+    seen = order(Schedule(lists(), 3 * len(LESSONS), 1))
+    epochs = [seen[at : at + len(LESSONS)] for at in range(0, len(seen), len(LESSONS))]
+    for epoch in epochs:
+        assert sorted(epoch) == sorted(example.query_id for example in LESSONS)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_schedule_that_is_entered_in_the_middle_goes_on_as_if_it_had_run_from_the_start():
+    whole, resumed = Schedule(lists(), 120, 5), Schedule(lists(), 120, 5)
+    before = [whole[at] for at in range(120)]
+    for at in (119, 87, 41, 40):
+        item = resumed[at]
+        assert (item.query_id, item.doc_ids) == (before[at].query_id, before[at].doc_ids), at
+
+
+def test_documents_are_drawn_anew_each_epoch():
+    schedule = Schedule(lists(size=3), 2 * len(LESSONS), 1)
+    drawn: dict[str, set[tuple[str, ...]]] = {}
+    for at in range(len(schedule)):
+        drawn.setdefault(schedule[at].query_id, set()).add(schedule[at].doc_ids)
+    assert sum(len(found) > 1 for found in drawn.values()) > len(LESSONS) // 2
+
+
+def test_texts_keep_their_own_vectors():
+    targets = np.arange(12, dtype=np.float32).reshape(4, 3)
+    data = Representations(["a", "b", "c", "d"], targets)
+    schedule = Schedule(data, 4, 2)
+    batch = data.collate([schedule[at] for at in range(4)])
+    assert isinstance(batch, VectorBatch)
+    assert sorted(batch.texts) == ["a", "b", "c", "d"]
+    for text, target in zip(batch.texts, batch.targets.tolist(), strict=True):
+        assert target == targets["abcd".index(text)].tolist()

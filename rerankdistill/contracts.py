@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from rerankdistill.types import Doc, FloatArray, Group, Judgement, Query, Run, Scale, View
+from rerankdistill.types import Answer, Doc, FloatArray, Group, Judgement, Query, Run, Scale, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,17 @@ class Index(Protocol):
 
 
 class Teacher(Protocol):
-    """Scores documents for a query. The teacher owns the batching inside ``judge``; the store owns the resume."""
+    """Scores documents for a query. The teacher owns the batching inside ``judge``; the store owns the resume.
+
+    A teacher may also have
+
+    - ``unit``: ``"pair"`` (what is said of a document depends on it and the query alone; the default) or ``"list"`` (it
+      depends on the whole list and its order: such a list is never cut, and stored under its own key);
+    - ``keeps``: which of ``details`` and ``traces`` its answers carry; each ``judge`` then gives :class:`Answer`;
+    - ``usage``: a mapping of counters that grow (tokens, requests, malformed answers, money), added up in the store;
+    - ``spent(usage)``: is told once what the store has on record, so that a budget holds over several runs;
+    - ``batch_pairs``: how many pairs to begin with, for one that is slow; ``partial``: whether it may have no answer.
+    """
 
     scale: Scale
     view: View
@@ -113,7 +123,7 @@ class Teacher(Protocol):
     def fingerprint(self) -> str:
         """Model, revision, lengths, dtype, prompt, view; for a lexical teacher its index's fingerprint."""
 
-    def judge(self, groups: Sequence[Group]) -> list[FloatArray]:
+    def judge(self, groups: Sequence[Group]) -> Sequence[FloatArray | Answer]:
         """For each group ``[len(group.doc_ids)]`` raw scores; NaN where the teacher has no answer."""
 
 

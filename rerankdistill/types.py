@@ -87,6 +87,21 @@ class Group(NamedTuple):
     texts: tuple[str, ...]
 
 
+class Answer(NamedTuple):
+    """What a teacher says of one group of ``n`` documents, where it says more than a score.
+
+    Attributes:
+        scores: ``[n]`` raw scores; NaN where there is no answer.
+        details: for each document the numbers behind its score: both logits of a yes/no question, or P(this document
+            beats document j) for every j of the group (NaN where the two were not compared). Empty: none is kept.
+        traces: for each document what the teacher wrote before its verdict. Empty: none is kept.
+    """
+
+    scores: FloatArray
+    details: tuple[FloatArray, ...] = ()
+    traces: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One training list.

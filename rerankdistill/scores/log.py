@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,16 +24,22 @@ HEADER = struct.Struct("<4sQQI")
 CHECK = struct.Struct("<I")
 HEAD = HEADER.size + CHECK.size
 
-SCHEMA = pa.schema(
-    [
-        ("query_id", pa.dictionary(pa.int32(), pa.string())),
-        ("doc_id", pa.dictionary(pa.int32(), pa.string())),
-        ("query", pa.uint64()),
-        ("doc", pa.uint64()),
-        ("score", pa.float32()),
-    ]
-)
+COLUMNS = [
+    ("query_id", pa.dictionary(pa.int32(), pa.string())),
+    ("doc_id", pa.dictionary(pa.int32(), pa.string())),
+    ("query", pa.uint64()),
+    ("doc", pa.uint64()),
+    ("score", pa.float32()),
+]
 """A row: the ids for joining, the 64-bit hashes of the two texts, the raw score."""
+
+KEPT = {"details": ("details", pa.list_(pa.float32())), "traces": ("trace", pa.string())}
+"""What else a row may hold, by the name that a teacher's ``keeps`` gives it."""
+
+
+def schema(keeps: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a store whose teacher keeps these things beside its scores."""
+    return pa.schema([*COLUMNS, *(KEPT[name] for name in KEPT if name in keeps)])
 
 
 class Record(NamedTuple):
@@ -47,7 +53,7 @@ class Record(NamedTuple):
 def encode(sequence: int, table: pa.Table) -> bytes:
     """The bytes of one record."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, SCHEMA) as writer:
+    with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     payload: bytes = sink.getvalue().to_pybytes()
     header = HEADER.pack(MAGIC, sequence, len(payload), zlib.crc32(payload))

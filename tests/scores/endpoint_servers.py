@@ -102,9 +102,9 @@ class Server:
 
 
 @contextmanager
-def serve() -> Iterator[Server]:
+def serve(state: Server | None = None) -> Iterator[Server]:
     """A server on a free port of loopback, until the block ends."""
-    state = Server()
+    state = state or Server()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

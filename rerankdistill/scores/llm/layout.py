@@ -20,11 +20,13 @@ DATE = "26 Jul 2024"
 
 
 class Frame(NamedTuple):
-    """What a chat template puts before and after the user's message, and whether it strips that of white space."""
+    """What a chat template puts before and after the user's message, and on which sides it strips that of white
+    space."""
 
     before: str
     after: str
-    strips: bool
+    strips_left: bool
+    strips_right: bool
 
 
 class Layout:
@@ -66,12 +68,13 @@ class Layout:
         """The text up to the end of the shared part, and the rest."""
         if not self.chat:
             return (f"{ask.system}\n\n" if ask.system else "") + ask.shared, ask.own + ask.answer
-        before, after, strips = self.frame(ask.system)
+        frame = self.frame(ask.system)
         shared, own = self._disarm(ask.shared), self._disarm(ask.own)
-        if strips:
-            own = own.rstrip()
-            shared = shared.lstrip() if own else shared.strip()
-        return before + shared, own + after + ask.answer
+        if frame.strips_left:
+            shared, own = shared.lstrip(), own if shared.strip() else own.lstrip()
+        if frame.strips_right:
+            shared, own = shared if own.strip() else shared.rstrip(), own.rstrip()
+        return frame.before + shared, own + frame.after + ask.answer
 
     def frame(self, system: str) -> Frame:
         """What the template puts around the user's message after this system message.
@@ -85,7 +88,7 @@ class Layout:
                 what = f"the chat template shows the user's message {plain.count(MARK)} times"
                 raise CardError(what, where=self._name, fix="set options.chat_template = 'none'")
             before, after = plain.split(MARK)
-            self._frames[system] = Frame(before, after, f" {MARK} " not in spaced)
+            self._frames[system] = Frame(before, after, f" {MARK}" not in spaced, f"{MARK} " not in spaced)
         return self._frames[system]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

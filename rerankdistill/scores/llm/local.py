@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,23 +32,23 @@ class LocalModel:
     """
 
     exact = True
+    engine = "transformers"
 
     def __init__(self, card: ScorerCard, context: Context | None = None, options: LocalOptions | None = None) -> None:
         self.card, self.context, self.options = card, context or Context(), options or LocalOptions()
-        self.usage: dict[str, float] = dict.fromkeys(
-            ("prompt_tokens", "shared_tokens", "generated_tokens", "requests"), 0.0
-        )
+        self._usage = dict.fromkeys(("prompt_tokens", "shared_tokens", "generated_tokens", "requests"), 0.0)
+        self.usage: Mapping[str, float] = self._usage
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of weights or commit, adapter, dtype, the most tokens, and how a question is laid out."""
+        """Of weights or commit, adapter, dtype, the most tokens, the engine, and how a question is laid out."""
         mark = self._mark()
-        if not pack.is_gguf(self.name) and mark == pack.mark(self.name, "main"):
+        if not Path(self.name).exists() and mark == pack.mark(self.name, "main"):
             self.model  # noqa: B018  an unpinned model that was never fetched: fetch it, so that its commit is known
             mark = self._mark()
         adapter = pack.mark(pack.resolve(self.options.adapter, self.context.base)) if self.options.adapter else ""
         layout = self.options.model_dump(include={"chat_template", "chat_options"})
-        return fingerprint("local model", mark, adapter, self.device.dtype, self.card.lengths.total, layout)
+        return fingerprint(self.engine, mark, adapter, self.device.dtype, self.card.lengths.total, layout)
 
     @cached_property
     def name(self) -> str:
@@ -63,7 +64,7 @@ class LocalModel:
     @cached_property
     def limit(self) -> int:
         """The most tokens of a question with its answer."""
-        config = self.model.config.get_text_config()
+        config = self._config().get_text_config()
         known = [getattr(config, "max_position_embeddings", None), self.card.lengths.total]
         known.append(self.layout.tokenizer.model_max_length)
         return min((int(each) for each in known if each and each < 10**9), default=10**9)
@@ -166,9 +167,9 @@ class LocalModel:
         texts, generated = write(
             self.model, self.layout.tokenizer, prompts, max_tokens, stop, self.options.token_budget
         )
-        self.usage["prompt_tokens"] += sum(map(len, prompts))
-        self.usage["generated_tokens"] += generated
-        self.usage["requests"] += len(asks)
+        self._usage["prompt_tokens"] += sum(map(len, prompts))
+        self._usage["generated_tokens"] += generated
+        self._usage["requests"] += len(asks)
         return texts
 
     def first_tokens(self, options: Sequence[str]) -> list[int]:
@@ -189,6 +190,9 @@ class LocalModel:
             seen[row[0]] = option
         return list(seen)
 
+    def _config(self) -> Any:
+        return self.model.config
+
     def _mark(self) -> str:
         return pack.mark(self.name, self.card.pinned_revision)
 
@@ -198,9 +202,9 @@ class LocalModel:
             raise DataError(what, where=self.card.model, fix="set a smaller lengths.doc in the teacher's card")
 
     def _count(self, requests: int) -> None:
-        self.usage["prompt_tokens"] += self.reader.computed
-        self.usage["shared_tokens"] += self.reader.saved
-        self.usage["requests"] += requests
+        self._usage["prompt_tokens"] += self.reader.computed
+        self._usage["shared_tokens"] += self.reader.saved
+        self._usage["requests"] += requests
         self.reader.computed = self.reader.saved = 0
 
 

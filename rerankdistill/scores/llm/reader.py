@@ -92,8 +92,9 @@ class Reader:
         for batch in self._plan(jobs, max(1, LOGITS_BYTES // (4 * self.output.weight.shape[0]))):
             logits = self._run(batch, jobs, every)
             wanted = torch.tensor([token for row in batch.rows for token in targets[row]], device=logits.device)
-            totals = torch.cat([part.logsumexp(1) for part in logits.split(128)])
-            parts = (logits.gather(1, wanted[:, None])[:, 0] - totals).split([jobs[row].keep for row in batch.rows])
+            totals = torch.cat([part.logsumexp(1) for part in torch.split(logits, 128)])
+            each = logits.gather(1, wanted[:, None])[:, 0] - totals
+            parts = torch.split(each, [jobs[row].keep for row in batch.rows])
             out[batch.rows] = torch.stack([part.mean() for part in parts]).cpu()
         return out
 
@@ -218,7 +219,7 @@ class Columns:
         weight, bias = self.output.weight, getattr(self.output, "bias", None)
         if weight.dtype == torch.float32:
             return linear(hidden, weight, bias)
-        out = torch.cat([linear(hidden, part.float()) for part in weight.split(VOCABULARY_ROWS)], 1)
+        out = torch.cat([linear(hidden, part.float()) for part in torch.split(weight, VOCABULARY_ROWS)], 1)
         return out if bias is None else out + bias.float()
 
 

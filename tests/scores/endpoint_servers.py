@@ -38,6 +38,15 @@ def logprobs_of(text: str) -> dict[str, float]:
     }
 
 
+LETTERS = {letter: -0.5 - 0.25 * n for n, letter in enumerate("CBADEF")}
+
+
+def grades_of(text: str) -> dict[str, float]:
+    """The likeliest next tokens where a grade is asked for; one grade is never listed."""
+    high = 0.9 / (1 + math.exp(-log_odds(text)))
+    return {"3": math.log(high / 2), " 2": math.log(high / 2), "0": math.log(0.9 - high), "Hm": math.log(0.1)}
+
+
 class Server:
     """An OpenAI-compatible server whose answers depend on the prompt alone.
 
@@ -46,6 +55,8 @@ class Server:
             ``(status, headers, bytes)``, DROP, TRICKLE, or None for a good one.
         logprobs: whether it tells them; ``reject``: it refuses the very field.
         says: what it writes; None: Yes or No.
+        weight: what the log-probabilities of a prompt's tokens are multiplied with.
+        says_grades, letters: its likeliest tokens are three grades, or :data:`LETTERS`.
         bill: whether replies tell the tokens they took.
         requests: the bodies it was sent; ``headers``: with which headers; ``at``: when.
     """
@@ -54,6 +65,8 @@ class Server:
         self.misbehave: Callable[[int, dict[str, Any]], Any] = lambda number, body: None
         self.logprobs: bool | str = True
         self.says: str | None = None
+        self.says_grades = self.letters = False
+        self.weight: Callable[[str], float] = lambda prompt: 1.0
         self.top: int | None = None
         self.echo, self.bill, self.pause = True, True, 0.0
         self.requests: list[dict[str, Any]] = []
@@ -85,7 +98,8 @@ class Server:
         if self.logprobs == "reject" and "logprobs" in body:
             return None, 0, 0
         text = "".join(message["content"] for message in body["messages"])
-        told = sorted(logprobs_of(text).items(), key=lambda each: -each[1])
+        known = grades_of(text) if self.says_grades else LETTERS if self.letters else logprobs_of(text)
+        told = sorted(known.items(), key=lambda each: -each[1])
         written = words(self.says or ("Yes" if log_odds(text) > 0 else "No"))[: body["max_tokens"]]
         choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": "".join(written)}}
         if self.logprobs is True and body.get("logprobs"):
@@ -96,7 +110,7 @@ class Server:
     def _complete(self, body: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
         tokens = ["<s>", *words(body["prompt"]), " more"]
         offsets = [sum(len(each) for each in tokens[:n]) for n in range(len(tokens))]
-        told = [None, *(-len(each) / 10 for each in tokens[1:])]
+        told = [None, *(-len(each) / 10 * self.weight(body["prompt"]) for each in tokens[1:])]
         logprobs = {"tokens": tokens, "token_logprobs": told, "text_offset": offsets}
         return {"index": 0, "text": body["prompt"] + " more", "logprobs": logprobs}, len(tokens) - 1, 1
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from endpoint_servers import Server, serve
 
 from rerankdistill.cards import parse
 from rerankdistill.encoding import locate
-from rerankdistill.errors import CardError
+from rerankdistill.errors import CardError, RerankDistillWarning
 from rerankdistill.scores.card import Context, ScorerCard
+from rerankdistill.scores.kinds.chat_api import Kind
 from rerankdistill.scores.llm.endpoint import ChatEndpoint, EndpointOptions
 from rerankdistill.scores.llm.model import Ask
 from rerankdistill.scores.llm.open import LocalOptions, open_model
+from rerankdistill.scores.score import score
+from rerankdistill.scores.store import open_store
+from rerankdistill.types import Group, Query
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +157,20 @@ def test_it_writes_what_the_same_model_writes_here(url, folder, here):
     assert model.usage["requests"] == 3
     assert model.usage["generated_tokens"] <= 36
     assert model.usage["prompt_tokens"] > 3 * 30
+
+
+def test_pairs_are_scored_through_a_real_server_into_a_store(url, folder, tmp_path):
+    table = {"ask": "causal", "question": {"output": "probability"}, "url": url, "without_logprobs": "text"}
+    card = ScorerCard(name="api", kind="chat_api", model=folder, scale="probability", options=table, view="text")
+    group = Group(Query("q", "why does it rain"), tuple("abc"), tuple(PASSAGES))
+    teacher = Kind.open(card, Context())
+    with warnings.catch_warnings(), open_store(tmp_path, "api", teacher) as store:
+        warnings.simplefilter("ignore", RerankDistillWarning)  # it may answer all alike, or with neither word
+        score(store, teacher, [group])
+        found = store.lookup([group])[0]
+    assert set(found[np.isfinite(found)].tolist()) <= {0.0, 1.0}
+    assert store.usage["requests"] == len(PASSAGES) + 1
+    assert len(store) == len(PASSAGES)
 
 
 def test_a_server_without_logprobs_is_read_by_its_text(url, folder):

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.cards import parse
 from rerankdistill.errors import CardError
 from rerankdistill.scores.card import Context, ScorerCard
 from rerankdistill.scores.llm.endpoint import ChatEndpoint, EndpointOptions
+from rerankdistill.scores.llm.open import HOW
 from rerankdistill.types import Answer, FloatArray, Group, Scale, View
 
 ROUNDS = 4
@@ -32,8 +33,24 @@ class ChatApiOptions(EndpointOptions):
         question: that kind's own options.
     """
 
-    ask: Literal["causal", "graded", "pairwise", "listwise", "reasoning", "query_likelihood"]
+    ask: Literal["causal", "graded", "pairwise", "listwise", "first_token", "reasoning", "query_likelihood"]
     question: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _asked(self) -> Self:
+        here = sorted(HOW & set(self.question))
+        if here:
+            raise ValueError(f"question: {', '.join(here)} say how a model is run here, and this one is not")
+        try:
+            parse(kind_of(self.ask).Options, self.question, "question")
+        except CardError as error:
+            raise ValueError(f"question: {error.what}") from error
+        return self
+
+
+def kind_of(ask: str) -> Any:
+    """The class that words the questions."""
+    return importlib.import_module(f"rerankdistill.scores.kinds.{ask}").Kind
 
 
 class Kind:
@@ -60,7 +77,7 @@ class Kind:
         where = f"teacher {card.name!r}"
         if not card.model:
             raise CardError("no model", where=where, fix="write model = '...', what the server calls it")
-        sibling = importlib.import_module(f"rerankdistill.scores.kinds.{options.ask}").Kind
+        sibling = kind_of(options.ask)
         question = parse(sibling.Options, options.question, f"{card.name}: options.question")
         model = ChatEndpoint(card.model, options, card.revision, where)
         found = cls(sibling.asking(model, card, question), model, options)
@@ -68,7 +85,26 @@ class Kind:
             what = f"without_logprobs = 'text' gives 1 or 0 at best, and no scores of scale {str(found.scale)!r}"
             fix = "ask for probabilities (scale = 'probability' and the question's own option for it), or for grades"
             raise CardError(what, where=where, fix=fix)
+        found._check_prompt(where)
         return found
+
+    def _check_prompt(self, where: str) -> None:
+        """Raises CardError for a prompt that would not be read as it is meant behind an endpoint."""
+        options = self.options
+        prompt: Any = getattr(self.asker, "prompt", None)
+        plain = getattr(prompt, "written_out", False)
+        if options.ask == "query_likelihood":
+            if not plain and "completion_layout" not in options.model_fields_set:
+                what = "a likelihood is asked for without a chat template, and this prompt wants one"
+                fix = "write question.template = 'upr-plain', or the model's chat markup in completion_layout"
+                raise CardError(what, where=where, fix=fix)
+        elif plain:
+            what = "the prompt is written out, and the server would put its chat template around it"
+            raise CardError(what, where=where, fix="choose a question.template that is not written out")
+        if options.ask == "reasoning" and options.prefill == "user" and prompt.answer:
+            what = "the verdict is read behind the model's own thoughts, and prefill = 'user' cannot put them there"
+            fix = "write prefill = 'continue' (vLLM, SGLang) or 'message' (llama.cpp, Ollama), or "
+            raise CardError(what, where=where, fix=f"{fix}question.template = 'step-by-step'")
 
     @cached_property
     def fingerprint(self) -> str:

@@ -171,7 +171,7 @@ class ChatEndpoint:
 
         def one(ask: Ask, given_up: threading.Event, held: Tokens) -> str:
             reply = self._wire.post("chat/completions", self._body(ask, max_tokens, more), held, given_up)
-            text = written(reply)
+            text = written(reply, ask.answer)
             if not text.strip():
                 self.purse.count("malformed")
             return until(text, stop)

@@ -17,13 +17,25 @@ def bare(text: str) -> str:
     return text.strip().casefold()
 
 
-def written(reply: Mapping[str, Any]) -> str:
-    """The text of a reply; empty where it has none."""
+THINKS, THOUGHT = "<think>", "</think>"
+
+
+def written(reply: Mapping[str, Any], begun: str = "") -> str:
+    """The text of a reply; empty where it has none.
+
+    Args:
+        begun: how the answer began. Where it began to think, what a server took out of the text as reasoning is put
+            back in front of it, with the mark that ends it once there is more than that.
+    """
     try:
-        content = reply["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError):
+        message = reply["choices"][0]["message"]
+        content, thought = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+    except (KeyError, IndexError, TypeError, AttributeError):
         return ""
-    return content if isinstance(content, str) else ""
+    text = content if isinstance(content, str) else ""
+    if begun.rstrip().endswith(THINKS) and isinstance(thought, str):
+        return f"{thought}{THOUGHT}{text}" if text.strip() else thought
+    return text
 
 
 def until(text: str, stop: Sequence[str]) -> str:

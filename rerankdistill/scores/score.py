@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -52,14 +52,16 @@ def score(
 ) -> Counts:
     """Score every pair of ``groups`` that the store lacks; each batch is on the disk before the next is begun.
 
-    A batch begins at ``batch_pairs`` (None: what the teacher asks for, else 512) and is doubled or halved until it takes about ``batch_seconds``: that is what a
-    kill costs at most. Groups are read once, as a stream.
+    A batch begins at ``batch_pairs`` (None: what the teacher asks for, else 512) and is doubled or halved until it
+    takes about ``batch_seconds``: that is what a kill costs at most. What a failed batch has cost is put on record, too.
+    Groups are read once, as a stream.
 
     Args:
         total: the pairs in ``groups``, for the estimate; counted here where ``groups`` is a list or tuple.
 
     Raises:
-        DataError: the teacher gave NaN, infinity or the wrong number of scores; names the query and the document.
+        DataError: the teacher gave NaN, infinity, the wrong number of scores, or not the details that it keeps; names
+            the query and the document.
         ArtifactError: the disk is full. All earlier batches are kept in either case.
     """
     if store.fingerprint != teacher.fingerprint:
@@ -67,7 +69,7 @@ def score(
     if total is None and isinstance(groups, list | tuple):
         total = sum(len(group.doc_ids) for group in groups)
     if hasattr(teacher, "spent"):
-        teacher.spent(store.usage)
+        teacher.spent(dict(store.usage))
     pace = _Pace(total, progress)
     size = min(batch_pairs or getattr(teacher, "batch_pairs", BATCH_PAIRS), max_batch_pairs)
     before = dict(getattr(teacher, "usage", {}))
@@ -75,10 +77,15 @@ def score(
     batches = _Batches(store, groups)
     while batch := batches.take(size):
         began = time.perf_counter()
-        said = teacher.judge(batch)
-        answers = [each.scores if isinstance(each, Answer) else each for each in said]
-        seconds = time.perf_counter() - began
-        gaps, example = _check(batch, answers, bool(getattr(teacher, "partial", False)))
+        try:
+            said = teacher.judge(batch)
+            seconds = time.perf_counter() - began
+            answers = [each.scores if isinstance(each, Answer) else each for each in said]
+            gaps, example = _check(batch, answers, bool(getattr(teacher, "partial", False)))
+            _check_kept(batch, said, store.keeps)
+        except BaseException:  # what the batch has cost is spent all the same
+            store.charge(_grown(before, dict(getattr(teacher, "usage", {}))))
+            raise
         unanswered, first_unanswered = unanswered + gaps, first_unanswered or example
         now = dict(getattr(teacher, "usage", {}))
         store.append(list(zip(batch, said, strict=True)), seconds, _grown(before, now))
@@ -198,3 +205,13 @@ def _check(batch: list[Group], answers: list[FloatArray], partial: bool) -> tupl
             raise DataError(f"the teacher's score is {answer[odd[0]]}", where=pair, fix=fix)
         gaps, example = gaps + len(odd), example or pair
     return gaps, example
+
+
+def _check_kept(batch: list[Group], said: Sequence[FloatArray | Answer], keeps: Sequence[str]) -> None:
+    """Raises DataError where an answer lacks what the store keeps of each document."""
+    for group, answer in zip(batch, said, strict=True):
+        for name in keeps:
+            kept = getattr(answer, name) if isinstance(answer, Answer) else ()
+            if len(kept) != len(group.doc_ids):
+                what = f"the teacher gave {len(kept)} {name} for {len(group.doc_ids)} documents"
+                raise DataError(what, where=f"query {group.query.query_id!r}")

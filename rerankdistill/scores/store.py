@@ -15,6 +15,7 @@ a score. The rows carry ids for joining, but a score belongs to the hashes of it
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -146,8 +147,7 @@ class ScoreStore:
         self.usage: dict[str, float] = dict(manifest.counts.get("usage", {}))
         self._index = PairIndex()
         self._pending: list[pa.Table] = []
-        self._sequence = int(manifest.counts["batches"])
-        self._log_end = 0
+        self._sequence, self._log_end = int(manifest.counts["batches"]), 0
         self._descriptor: int | None = None
         self._load(log.read(folder / LOG) if bytes_of_log is None else bytes_of_log)
         if lock:
@@ -187,9 +187,10 @@ class ScoreStore:
 
         Reads the parts again: details are not held in memory.
         """
-        on_disk = (parts.read(self.folder, part) for part in parts_of(self._manifest))
-        kept = details.collect((*on_disk, *self._pending), self.keeps) if self.keeps else {}
-        keys = [self._keys(group).pairs for group in groups]
+        keys, kept = [self._keys(group).pairs for group in groups], details.Kept()
+        if self.keeps and keys:
+            on_disk = (parts.read(self.folder, part) for part in parts_of(self._manifest))
+            kept = details.collect(itertools.chain(on_disk, self._pending), self.keeps, np.concatenate(keys))
         return [details.answer(self._index.find(each)[0], each, kept, self.keeps) for each in keys]
 
     def _keys(self, group: Group) -> GroupKeys:
@@ -228,25 +229,21 @@ class ScoreStore:
         Raises:
             ArtifactError: the disk is full, or the store was opened for reading.
         """
-        if self._descriptor is None:
-            raise ArtifactError("these scores are open for reading only", where=str(self.folder))
         table, keys, scores = self._table(batch)
-        if not table.num_rows:
-            return 0
-        if usage:
-            table = table.replace_schema_metadata({USAGE: json.dumps(dict(usage))})
-        with _disk(self.folder):
-            self._log_end = log.append(self._descriptor, self._log_end, log.encode(self._sequence + 1, table))
-        self._sequence += 1
+        if table.num_rows or usage or self._descriptor is None:
+            self._write(table, usage or {})
         self._index.add(keys, scores)
-        self._pending.append(table)
-        self._charge(table)
         if seconds > 0:
             self._manifest.seconds += seconds
             self._manifest.counts["timed_pairs"] += table.num_rows
         if sum(each.num_rows for each in self._pending) >= self._compact_pairs:
             self.compact()
         return int(table.num_rows)
+
+    def charge(self, usage: Mapping[str, float]) -> None:
+        """Put on record what a batch has cost that gave no scores; raises ArtifactError as :meth:`append` does."""
+        if usage:
+            self._write(self._table(())[0], usage)
 
     def compact(self) -> None:
         """Move the log into a part, together with the last parts where they are small."""
@@ -282,6 +279,17 @@ class ScoreStore:
         if self._lock:
             self._lock.release()
 
+    def _write(self, table: pa.Table, usage: Mapping[str, float]) -> None:
+        """Put the rows of a batch, none perhaps, and its cost into the log."""
+        if self._descriptor is None:
+            raise ArtifactError("these scores are open for reading only", where=str(self.folder))
+        table = table.replace_schema_metadata({USAGE: json.dumps(dict(usage))} if usage else None)
+        with _disk(self.folder):
+            self._log_end = log.append(self._descriptor, self._log_end, log.encode(self._sequence + 1, table))
+        self._sequence += 1
+        self._pending.append(table)
+        self._charge(table)
+
     def _load(self, bytes_of_log: bytes) -> None:
         for part in parts_of(self._manifest):
             self._take(parts.read(self.folder, part, ["query", "doc", "score"]))
@@ -294,11 +302,9 @@ class ScoreStore:
                     self._take(record.table)
                     self._charge(record.table)
         except DamagedArtifact as error:
-            where = str(self.folder / LOG)
-            fix = (
-                f"python -c \"from rerankdistill.scores.repair import repair; repair('{self.folder}')\" keeps the rest"
-            )
-            raise DamagedArtifact(error.what, where=where, fix=f"{fix}; then run score again") from error
+            command = f"python -c \"from rerankdistill.scores.repair import repair; repair('{self.folder}')\""
+            fix = f"{command} keeps the rest; then run score again"
+            raise DamagedArtifact(error.what, where=str(self.folder / LOG), fix=fix) from error
         if not self._pending:
             self._log_end = 0  # all of it is in the parts: a compaction was killed before it emptied the log
 

@@ -82,6 +82,20 @@ def test_lists_are_judged_whole_by_one_request_each(server, tmp_path, ask):
     assert len(server.requests) == store.usage["windows"] == 3
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("aggregate", "scale"), [("wins", "probability"), ("bradley_terry", "logit")])
+def test_pairs_of_documents_are_compared_in_both_orders(server, tmp_path, aggregate, scale, told):
+    server.letters, server.logprobs, server.says = True, told, "Passage A"
+    teacher = opened(server, "pairwise", {"aggregate": aggregate}, scale, without_logprobs="text")
+    with open_store(tmp_path, "api", teacher) as store:
+        with pytest.warns(RerankDistillWarning, match="teaches nothing"):
+            score(store, teacher, GROUPS[:1])
+        answer = store.answers(GROUPS[:1])[0]
+    # It likes the first of two (or the second) whichever that is: averaged over both orders, it has no preference.
+    assert answer.scores.tolist() == pytest.approx([0.5 if scale == "probability" else 0.0] * 6, abs=1e-3)
+    assert store.usage["requests"] == 6 * 5 + (0 if told else 1)
+
+
 def test_what_the_question_keeps_is_kept(server, tmp_path):
     server.says = "Because of the rain."
     teacher = opened(server, *QUESTIONS["verdict"])
@@ -95,11 +109,9 @@ def test_what_the_question_keeps_is_kept(server, tmp_path):
 def test_a_document_without_an_answer_has_no_score(server, tmp_path):
     server.logprobs, server.says = False, "Perhaps"
     teacher = opened(server, *QUESTIONS["yes-probability"], without_logprobs="text")
-    with (
-        open_store(tmp_path, "api", teacher) as store,
-        pytest.warns(RerankDistillWarning, match="no score for 18 of 18"),
-    ):
-        score(store, teacher, GROUPS)
+    with open_store(tmp_path, "api", teacher) as store:
+        with pytest.warns(RerankDistillWarning, match="no score for 18 of 18"):
+            score(store, teacher, GROUPS)
     assert store.usage["malformed"] == 18
 
 

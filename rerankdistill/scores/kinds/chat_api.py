@@ -81,7 +81,8 @@ class Kind:
         question = parse(sibling.Options, options.question, f"{card.name}: options.question")
         model = ChatEndpoint(card.model, options, card.revision, where)
         found = cls(sibling.asking(model, card, question), model, options)
-        if options.without_logprobs == "text" and found.scale in (Scale.LOGIT, Scale.LOGPROB):
+        fine = options.ask == "pairwise"  # whose strengths come of many answers, each of which may be 1 or 0
+        if options.without_logprobs == "text" and not fine and found.scale in (Scale.LOGIT, Scale.LOGPROB):
             what = f"without_logprobs = 'text' gives 1 or 0 at best, and no scores of scale {str(found.scale)!r}"
             fix = "ask for probabilities (scale = 'probability' and the question's own option for it), or for grades"
             raise CardError(what, where=where, fix=fix)

@@ -210,7 +210,8 @@ class ChatEndpoint:
             self.purse.hold([held])
         reply = self._wire.post("chat/completions", self._body(ask, WORDS_TOKENS, {}), held, stop)
         self._tells = False
-        row = begins(written(reply), marks)
+        text, begun = written(reply).lstrip(), ask.answer.strip()  # a server may say again how its answer begins
+        row = begins(text[len(begun) :] if begun and text.startswith(begun) else text, marks)
         if math.isnan(row[0]):
             self.purse.count("malformed")
         return row

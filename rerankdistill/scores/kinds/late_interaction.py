@@ -1,0 +1,194 @@
+"""Late interaction as a teacher: each word of a query finds its best match in the document, and the matches are summed.
+
+MaxSim (Khattab, Zaharia 2020, ColBERT, arXiv:2004.12832): s(q, d) = sum over query tokens i of max over document tokens
+j of E_q[i] · E_d[j]. Which tokens take part (query expansion, the skip-list of punctuation, prefixes, lengths, pooling)
+is the model's own configuration, applied by sentence-transformers' ``MultiVectorEncoder``, which also reads ColBERT's
+and PyLate's checkpoints. A model that says ``meanmaxsim`` divides by the number of query tokens.
+
+Every distinct text of a call is encoded once. Documents are scored against all of their queries as soon as they are
+encoded and then let go, so that a call holds the vectors of its queries and of one batch of documents.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from pydantic import Field
+
+from rerankdistill import devices
+from rerankdistill.artifacts import fingerprint
+from rerankdistill.cards import Card, parse
+from rerankdistill.errors import CardError, DataError
+from rerankdistill.scores.card import Context, Lengths, ScorerCard
+from rerankdistill.types import FloatArray, Group, Scale, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rerankdistill.contracts import Role
+
+MODEL_TYPES = {"MultiVectorEncoder", "ColBERT"}
+OLD_KEYS = {"query_prefix", "document_prefix"}
+"""In a sentence-transformers configuration: an older PyLate model, which names no type."""
+
+
+class LateInteractionOptions(Card):
+    """``token_budget``: padded tokens a batch. What decides a score is in the model's own configuration."""
+
+    token_budget: int = Field(default=16384, gt=0)
+
+
+class Kind:
+    """MaxSim of a multi-vector encoder by Hugging Face id, folder, or ``package:NAME/PATH``, loaded when first asked.
+
+    ``lengths.query`` and ``lengths.doc`` replace the model's own limits; a query that the model expands to a fixed
+    number of tokens keeps that.
+    """
+
+    Options = LateInteractionOptions
+    needs_texts = True
+    scale = Scale.SIMILARITY
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        view: View = View.TITLE_TEXT,
+        lengths: Lengths | None = None,
+        options: LateInteractionOptions | None = None,
+        device: str = "auto",
+        dtype: devices.Dtype = "auto",
+    ) -> None:
+        self.name, self.revision, self.view = model, revision, view
+        self.lengths, self.options = lengths or Lengths(), options or LateInteractionOptions()
+        self._device, self._dtype = device, dtype
+
+    @classmethod
+    def open(cls, card: ScorerCard, context: Context) -> Self:
+        """The teacher of a card. Raises CardError: mistakes in its options, another scale, or ``lengths.total``."""
+        options = parse(LateInteractionOptions, card.options, f"{card.name}: options")
+        card.require_scale(cls.scale)
+        if card.lengths.total:
+            fix = "write lengths.query and lengths.doc, or neither"
+            raise CardError("query and document are read apart: lengths.total says nothing", where=card.name, fix=fix)
+        return cls(card.model, card.pinned_revision, card.view, card.lengths, options, context.device, card.dtype)
+
+    @cached_property
+    def device(self) -> devices.Device:
+        return devices.choose(self._device, self._dtype)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the model's weights and configuration or its commit, the lengths, the dtype and the view."""
+        from rerankdistill.encoding import model_fingerprint
+
+        mark = model_fingerprint(self.name, self.revision)
+        if mark == model_fingerprint(self.name, "main"):
+            self.model  # noqa: B018  an unpinned model that was never fetched: fetch it, so that its commit is known
+            mark = model_fingerprint(self.name, self.revision)
+        return fingerprint("late_interaction", mark, self.lengths.model_dump(), self.device.dtype, self.view)
+
+    @cached_property
+    def model(self) -> Any:
+        """The ``MultiVectorEncoder``, in float32 (products in :attr:`device`'s dtype).
+
+        Raises:
+            DataError: not a model, or one without a trained projection, whose scores would be random.
+            CardError: ``lengths.query`` below the length that the model expands queries to.
+        """
+        from sentence_transformers import MultiVectorEncoder
+
+        from rerankdistill.encoding import load, locate
+
+        if not _trained(locate(self.name), self.revision):
+            what = "this is no late-interaction model: a projection would be made up, and its scores would be random"
+            raise DataError(what, where=self.name, fix="name a ColBERT-like model, or use kind = 'bi_encoder'")
+        loaded = load(lambda path: MultiVectorEncoder(path, revision=self.revision, device="cpu"), self.name)
+        body, cuts = loaded[0], self.lengths
+        expansion = getattr(body, "query_expansion", None)
+        if expansion and cuts.query and cuts.query < expansion["length"]:
+            what = f"lengths.query = {cuts.query}, but this model expands queries to {expansion['length']} tokens"
+            raise CardError(what, where=self.name, fix="leave lengths.query out of the teacher's card")
+        body.query_length = cuts.query or getattr(body, "query_length", None)
+        body.document_length = cuts.doc or getattr(body, "document_length", None)
+        return loaded.float().to(self.device.name).eval()
+
+    def judge(self, groups: Sequence[Group]) -> list[FloatArray]:
+        """Similarities, summed in float32."""
+        queries = dict(self._stream(_distinct([group.query.text for group in groups if group.texts]), "query"))
+        asked: dict[str, list[tuple[int, int]]] = {}
+        for at, group in enumerate(groups):
+            for column, text in enumerate(group.texts):
+                asked.setdefault(text, []).append((at, column))
+        found = [np.zeros(len(group.texts), np.float32) for group in groups]
+        for text, vectors in self._stream(list(asked), "doc"):
+            places = asked[text]
+            values = self._maxsim([queries[groups[at].query.text] for at, _ in places], vectors)
+            for (at, column), value in zip(places, values, strict=True):
+                found[at][column] = value
+        return found
+
+    def _stream(self, texts: Sequence[str], role: Role) -> Iterator[tuple[str, Tensor]]:
+        """Texts, longest first, each with its vectors ``[tokens, dimension]`` float32: no padding, and no token that
+        takes no part."""
+        import torch
+
+        from rerankdistill.encoding import plan_batches, tokenise
+
+        if not texts:
+            return
+        model = self.model
+        encode: Callable[..., list[Tensor]] = model.encode_query if role == "query" else model.encode_document
+        limit = int(model.max_seq_length or 512)
+        own = model[0].query_length if role == "query" else model[0].document_length
+        lengths = tokenise(model.tokenizer, texts, min(own or limit, limit)).lengths
+        for rows in plan_batches(lengths, self.options.token_budget):
+            with torch.inference_mode(), self.device.autocast():
+                batch = [texts[row] for row in rows]
+                vectors = encode(batch, batch_size=len(batch), show_progress_bar=False)
+            for text, each in zip(batch, vectors, strict=True):
+                yield text, each.float()
+
+    def _maxsim(self, queries: Sequence[Tensor], document: Tensor) -> FloatArray:
+        """``[len(queries)]`` sums over each query's tokens of its best match; a document of which no token takes part
+        matches as badly as unit vectors can."""
+        import torch
+
+        sizes = [len(query) for query in queries]
+        with torch.inference_mode():
+            if len(document) and sum(sizes):
+                best = (torch.cat(list(queries)) @ document.T).max(1).values.cpu().numpy()
+            else:
+                best = np.full(sum(sizes), -1.0, np.float32)
+        sums = [best[start:end].sum(dtype=np.float32) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())]
+        if self.model.similarity_fn_name == "meanmaxsim":
+            sums = [value / max(size, 1) for value, size in zip(sums, sizes, strict=True)]
+        return np.array(sums, np.float32)
+
+
+def _distinct(texts: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _trained(path: str, revision: str | None) -> bool:
+    """Whether a checkpoint brings its own projection to the vectors of tokens: the library adds a random one else."""
+    from sentence_transformers.util import load_file_path
+
+    def read(name: str) -> dict[str, Any]:
+        found = load_file_path(path, name, revision=revision)
+        if not found:
+            return {}
+        with open(found, encoding="utf-8") as file:  # noqa: PTH123
+            table: dict[str, Any] = json.load(file)
+        return table
+
+    about = read("config_sentence_transformers.json")
+    if about.get("model_type") in MODEL_TYPES or OLD_KEYS & set(about):
+        return True
+    architectures = read("config.json").get("architectures") or []
+    return any(name == "HF_ColBERT" or name.endswith("ForRetrieval") for name in architectures)

@@ -53,7 +53,7 @@ def score(
     """Score every pair of ``groups`` that the store lacks; each batch is on the disk before the next is begun.
 
     A batch begins at ``batch_pairs`` (None: what the teacher asks for, else 512) and is doubled or halved until it
-    takes about ``batch_seconds``: that is what a kill costs at most. What a failed batch has cost is put on record, too.
+    takes about ``batch_seconds``: that is what a kill costs at most. What a failed batch has cost is recorded, too.
     Groups are read once, as a stream.
 
     Args:

@@ -176,7 +176,8 @@ def bradley_terry(won: FloatArray, prior: float = 0.01) -> FloatArray:
     Bradley and Terry, *Rank Analysis of Incomplete Block Designs*, Biometrika 39 (1952).
     """
     known = ~np.isnan(won)
-    share = np.where(known, won, 0).astype(np.float64)
+    # In float32 the two sides of a pair do not add up to exactly 1, and a small prior would turn the rest into a shift.
+    share = np.where(known, (won.astype(np.float64) + 1 - won.T) / 2, 0)
     strength = np.zeros(len(won))
     best = _evidence(strength, share, prior)
     for _ in range(NEWTON_STEPS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from endpoint_servers import serve
+from endpoint_servers import DROP, serve
 from score_fakes import make_groups, value
 
 from rerankdistill import kinds
@@ -112,6 +112,7 @@ def test_a_document_without_an_answer_has_no_score(server, tmp_path):
     with open_store(tmp_path, "api", teacher) as store:
         with pytest.warns(RerankDistillWarning, match="no score for 18 of 18"):
             score(store, teacher, GROUPS)
+        assert np.isnan(np.concatenate(store.lookup(GROUPS))).all()
     assert store.usage["malformed"] == 18
 
 
@@ -133,6 +134,18 @@ def test_a_budget_on_record_is_kept_by_the_next_run(server, tmp_path):
         with pytest.raises(BudgetReached):
             run(budget)
         assert 0 < sum(server.charged.values()) <= budget
+
+
+def test_what_was_spent_on_a_batch_that_failed_counts_against_the_budget(server, tmp_path):
+    server.misbehave = lambda number, body: DROP if number % 13 == 0 else None
+    for _ in range(8):
+        teacher = opened(server, budget_tokens=3000, concurrency=2, retries=0)
+        with open_store(tmp_path, "api", teacher) as store:
+            with pytest.raises((EndpointStopped, BudgetReached)) as error:
+                score(store, teacher, make_groups(20, 10), max_batch_pairs=8)
+            assert store.usage["prompt_tokens"] == server.charged["prompt_tokens"]
+        assert sum(server.charged.values()) <= 3000
+    assert error.type is BudgetReached
 
 
 def test_a_server_that_is_gone_is_told_in_one_message_naming_the_teacher(server):

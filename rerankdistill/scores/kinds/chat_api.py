@@ -6,7 +6,6 @@ hands it a model that sits behind an address. What is said of a score there (sca
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -17,12 +16,25 @@ from rerankdistill.artifacts import fingerprint
 from rerankdistill.cards import parse
 from rerankdistill.errors import CardError
 from rerankdistill.scores.card import Context, ScorerCard
+from rerankdistill.scores.kinds import causal, first_token, graded, listwise, pairwise, query_likelihood, reasoning
 from rerankdistill.scores.llm.endpoint import ChatEndpoint, EndpointOptions
 from rerankdistill.scores.llm.open import HOW
 from rerankdistill.types import Answer, FloatArray, Group, Scale, View
 
 ROUNDS = 4
 """Requests that each connection makes in a first batch: what an interruption costs at most."""
+
+
+ASKERS: dict[str, Any] = {
+    "causal": causal.Kind,
+    "graded": graded.Kind,
+    "pairwise": pairwise.Kind,
+    "listwise": listwise.Kind,
+    "first_token": first_token.Kind,
+    "reasoning": reasoning.Kind,
+    "query_likelihood": query_likelihood.Kind,
+}
+"""The classes that word the questions. None of their files loads a model, or anything heavy, when it is imported."""
 
 
 class ChatApiOptions(EndpointOptions):
@@ -42,15 +54,10 @@ class ChatApiOptions(EndpointOptions):
         if here:
             raise ValueError(f"question: {', '.join(here)} say how a model is run here, and this one is not")
         try:
-            parse(kind_of(self.ask).Options, self.question, "question")
+            parse(ASKERS[self.ask].Options, self.question, "question")
         except CardError as error:
             raise ValueError(f"question: {error.what}") from error
         return self
-
-
-def kind_of(ask: str) -> Any:
-    """The class that words the questions."""
-    return importlib.import_module(f"rerankdistill.scores.kinds.{ask}").Kind
 
 
 class Kind:
@@ -77,7 +84,7 @@ class Kind:
         where = f"teacher {card.name!r}"
         if not card.model:
             raise CardError("no model", where=where, fix="write model = '...', what the server calls it")
-        sibling = kind_of(options.ask)
+        sibling = ASKERS[options.ask]
         question = parse(sibling.Options, options.question, f"{card.name}: options.question")
         model = ChatEndpoint(card.model, options, card.revision, where)
         found = cls(sibling.asking(model, card, question), model, options)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 from llm_tiny import GEMMA_LIKE, TEMPLATE, byte_tokenizer, card, local, save_llama
 
-from rerankdistill.errors import CardError, DataError
+from rerankdistill.errors import CardError, DataError, MissingDependency
 from rerankdistill.scores.card import Context
 from rerankdistill.scores.llm.layout import Layout
 from rerankdistill.scores.llm.model import Ask
@@ -233,6 +235,15 @@ def test_the_fingerprint_holds_what_decides_a_score_and_nothing_else(llama, base
     assert local(llama, chat_options={"enable_thinking": False}).fingerprint != mark
     half = open_model(card(llama, dtype="bfloat16"), Context(device="cpu"), LocalOptions(engine="transformers"))
     assert half.fingerprint != mark
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_vllm_is_asked_for_only_where_it_is(llama):
+    assert type(open_model(card(llama), Context(), LocalOptions())).__name__ == "LocalModel"
+    model = open_model(card(llama), Context(device="cpu"), LocalOptions(engine="vllm"))
+    assert model.fingerprint != open_model(card(llama), Context(device="cpu"), LocalOptions()).fingerprint
+    with pytest.raises(MissingDependency, match="pip install vllm"):
+        model.choose(ASKS, OPTIONS)
 
 
 def test_a_changed_chat_template_changes_the_fingerprint(tmp_path):

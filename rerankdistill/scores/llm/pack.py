@@ -87,11 +87,15 @@ def _read(file: Path) -> tuple[Any, Any]:
     except ModuleNotFoundError as error:
         raise missing(error, "a gguf file") from error
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    where, name = str(file.parent), file.name
+    dense = GgufConfig(dequantize=True)  # else a machine with the fitting kernels would keep the packed blocks
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-        loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float16)
+        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            where, gguf_file=name, dtype=torch.float16, quantization_config=dense
+        )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, NotImplementedError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         fix = "convert the model to a Hugging Face folder and name that"

@@ -235,7 +235,7 @@ def test_constraints_pin_every_dependency_exactly():
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(each for name, extra in extras.items() if name != "gpu" for each in extra)]
     missing = {re.split(r"[<>=\[;]", each)[0].strip().lower().replace("_", "-") for each in wanted} - pinned
-    assert not missing
+    assert not missing - {"rerankdistill"}, "an extra may name others of its own"
 
 
 @pytest.mark.parametrize(

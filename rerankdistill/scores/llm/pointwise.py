@@ -170,4 +170,5 @@ def answers(
 
 def sigmoid(margins: FloatArray) -> FloatArray:
     """The probabilities of log-odds, without overflow."""
-    return np.exp(-np.logaddexp(0, -margins.astype(np.float64))).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # a margin that nobody told stays NaN
+        return np.exp(-np.logaddexp(0, -margins.astype(np.float64))).astype(np.float32)

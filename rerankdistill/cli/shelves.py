@@ -1,4 +1,4 @@
-"""``teachers``, ``indexes``, ``pipelines``, ``losses`` and ``collections``: list, show, copy, check."""
+"""``teachers``, ``indexes``, ``pipelines``, ``losses``, ``collections``: list, show, copy, check, measure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from rerankdistill.cli.measure import measure
 
 Name = Annotated[str, typer.Argument(help="A card's name, or the path of a .toml file.")]
 
@@ -147,3 +149,4 @@ SHELVES = {
     "losses": _losses(),
     "collections": _collections(),
 }
+SHELVES["teachers"].command("measure")(measure)

@@ -19,6 +19,7 @@ Teacher = Annotated[str | None, typer.Option(help="Card of the teacher; see 'rer
 Student = Annotated[str | None, typer.Option(help="Model to start the student from.")]
 Loss = Annotated[str | None, typer.Option(help="Loss of the last stage, e.g. 'kl_div + 0.1 infonce'.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Train every arm with so many seeds: 1, 2, …")]
+Force = Annotated[bool, typer.Option("--force", help="Train also on a teacher that the check says not to distil.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and how long it may take.")]
 
 
@@ -31,13 +32,14 @@ def train(
     student: Student = None,
     loss: Loss = None,
     seeds: Seeds = None,
+    force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Mine, score and distil, up to the trained students.
 
     What is fresh is skipped.
     """
-    card = _card(pipeline, set_, collection, teacher, student, loss, seeds)
+    card = _card(pipeline, set_, collection, teacher, student, loss, seeds, force)
     if dry_run:
         _say_plan(card, out, proof=False)
         return
@@ -60,6 +62,7 @@ def evaluate(
     student: Student = None,
     loss: Loss = None,
     seeds: Seeds = None,
+    force: Force = False,
     dry_run: DryRun = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, and nothing else, to stdout.")
@@ -69,7 +72,7 @@ def evaluate(
 
     Rows: first stage, students before and after, controls, fusions, teacher. What is not trained yet is trained.
     """
-    card = _card(pipeline, set_, collection, teacher, student, loss, seeds)
+    card = _card(pipeline, set_, collection, teacher, student, loss, seeds, force)
     if dry_run:
         _say_plan(card, out, proof=True)
         return
@@ -105,6 +108,7 @@ def _card(
     student: str | None,
     loss: str | None,
     seeds: int | None,
+    force: bool,
 ) -> PipelineCard:
     """The pipeline with the short options put in; they speak of every student of the file."""
     from rerankdistill.pipeline.card import load_pipeline
@@ -126,7 +130,10 @@ def _card(
                     f"students.{name}.stages.{last}.loss={json.dumps(loss)}",
                     f"students.{name}.stages.{last}.options={{}}",
                 ]
-    return load_pipeline(pipeline, (*lines, *(overrides or ())))
+    whole = load_pipeline(pipeline, (*lines, *(overrides or ())))
+    if not force:
+        return whole
+    return whole.model_copy(update={"check": whole.check.model_copy(update={"force": True})})
 
 
 def _say_plan(card: PipelineCard, out: Path, proof: bool) -> None:

@@ -117,6 +117,18 @@ class EvaluateCard(Card):
         return expect
 
 
+class CheckCard(Card):
+    """What is looked at before a student is trained on a teacher's scores; ``check = false`` leaves it out."""
+
+    run: bool = True
+    force: bool = False
+    """Train all the same on a teacher that the check says not to distil; its findings are written in either case."""
+    queries: int = Field(default=200, gt=0)
+    """Dev queries that are looked at, filled up with training queries where dev has few; never test queries."""
+    depth: int = Field(default=20, gt=1)
+    """Candidates of each, the judged ones among them: the student before training encodes them all."""
+
+
 class PipelineCard(Card):
     """A whole pipeline."""
 
@@ -135,8 +147,15 @@ class PipelineCard(Card):
     max_dev_queries: int = 200
     mine: MineCard = MineCard()
     teacher: str = "bm25+minilm"
+    check: CheckCard = CheckCard()
+    """The teacher check before training; ``false`` leaves it out."""
     students: dict[str, StudentCard] = Field(min_length=1)
     evaluate: tuple[EvaluateCard, ...] = (EvaluateCard(),)
+
+    @field_validator("check", mode="before")
+    @classmethod
+    def _on_or_off(cls, check: Any) -> Any:
+        return {"run": check} if isinstance(check, bool) else check
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -16,6 +16,7 @@ from rerankdistill.examples.rescale import check_scale
 from rerankdistill.kinds import open_kind
 from rerankdistill.losses.combine import Weighted, parse
 from rerankdistill.pipeline.card import StageCard, StudentCard
+from rerankdistill.pipeline.checking import check_step, hold
 from rerankdistill.pipeline.dev import DevRanking
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.step import Step
@@ -105,6 +106,22 @@ def build_loss(stage: StageCard) -> Weighted:
     return parse(stage.loss, stage.options, lambda name: open_kind("losses", name))
 
 
+def reads_scores(stage: StageCard) -> bool:
+    """Whether a stage learns from its teacher's scores."""
+    return not stage.match and "teacher" in build_loss(stage).needs
+
+
+def _check(ws: Workspace, lessons: Lessons, stage: StageCard, initial: str) -> tuple[Step, ...]:
+    """The check of the student's teacher, which comes before any stage that hears the teacher, in scores or vectors."""
+    taught = next((each for each in lessons.student.stages if reads_scores(each)), None)
+    if taught is None or not ws.card.check.run or not (stage.match or reads_scores(stage)):
+        return ()
+    options = student_options(lessons.name, lessons.student)
+    own: list[Any] = [getattr(term.loss, "options", None) for term in build_loss(taught).terms]
+    taus = [float(each.tau_teacher) for each in own if hasattr(each, "tau_teacher")]
+    return (check_step(ws, lessons.of(taught), taus[0] if taus else None, options, initial),)
+
+
 def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step | None) -> Step:
     stage, card = arm.stages[number], lessons.student
     last = number == len(arm.stages) - 1
@@ -121,6 +138,7 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
     options = student_options(arm.student, card)
     kind = open_kind("students", card.kind)
     inputs = {"material": made_from, "initial model": kind.source_fingerprint(options)}
+    checks = _check(ws, lessons, stage, inputs["initial model"])
     if shuffled:
         inputs["scores"] = "shuffled"
     if before:
@@ -136,10 +154,12 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
         place = ws.root / "stages" / manifest.fingerprint  # students that begin alike share it
         label = f"stage {number + 1} of {arm.name} (seed {arm.seed})"
     dev = () if stage.match else (lessons.examples,)
-    needs = (*material, *dev, *(step for step in (before, tuning) if step))
+    needs = (*material, *dev, *checks, *(step for step in (before, tuning) if step))
     step = Step(label, place, manifest, needs, partial=ws.root / "partial" / manifest.fingerprint)
 
     def run(folder: Path) -> None:
+        for check in checks:
+            hold(check, ws.card.check.force, ws.notes)
         chosen = apply_choice(stage, json.loads((tuning.require() / "choice.json").read_text())) if tuning else stage
         if tuning and arm.seed == ws.card.seeds[0]:  # the best trial is this very training
             shutil.copytree(tuning.folder / BEST, folder, dirs_exist_ok=True)
@@ -207,7 +227,8 @@ def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
         "initial model": kind.source_fingerprint(options),
         "scores": "shuffled" if shuffled else "as they are",
     }
-    needs: tuple[Step, ...] = (*material, lessons.examples)
+    checks = _check(ws, lessons, stage, inputs["initial model"])
+    needs: tuple[Step, ...] = (*material, lessons.examples, *checks)
     before = _until(ws, lessons, replace(arm, seed=seed), number)
     if before:
         inputs["stage before"], needs = before.fingerprint, (*needs, before)
@@ -231,6 +252,8 @@ def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
         return {"choice": choice, "dev ndcg@10": json.loads((done / RESULT).read_text("utf-8"))["best"]}
 
     def run(folder: Path) -> None:
+        for check in checks:
+            hold(check, ws.card.check.force, ws.notes)
         if devices.world() > 1:
             fix = "run the same command without torchrun until the tuning is done, then with it"
             raise UsageError("a tuning runs in one process", where=step.name, fix=fix)

@@ -89,6 +89,7 @@ def test_recorded_scores_that_are_not_numbers_name_their_line(lean, teachers, tm
 
 def test_constant_teacher_scores_are_told_and_used(lean, teachers, tmp_path):
     lean["teacher"] = recorded(teachers, every_pair(lambda *_: 2.0))
+    lean["check"] = {"force": True}  # without, they are refused: see test_checking.py
     with pytest.warns(RerankDistillWarning) as told:
         train(lean, tmp_path / "work")
     assert "same teacher score for every document" in " ".join(str(each.message) for each in told)
@@ -97,12 +98,13 @@ def test_constant_teacher_scores_are_told_and_used(lean, teachers, tmp_path):
 
 def test_a_changed_file_of_recorded_scores_is_scored_again(lean, teachers, tmp_path):
     lean["teacher"] = recorded(teachers, every_pair(lambda q, d: -abs(q - d) / 40))
+    lean["check"] = {"force": True}  # the changed file turns the order round
     train(lean, tmp_path / "work")
     recorded(teachers, every_pair(lambda q, d: abs(q - d) / 40))
     wanted = planned(lean, tmp_path / "work", proof=False)
     heard = train(lean, tmp_path / "work")
     assert set(heard.ran) == wanted
-    assert {name.split()[0] for name in heard.ran} == {"scores", "examples", "student"}
+    assert {name.split()[0] for name in heard.ran} == {"scores", "examples", "teacher", "student"}
     assert len(list((tmp_path / "work/scores").glob("given-*"))) == 2, "the old scores were overwritten"
 
 
@@ -112,6 +114,7 @@ def test_other_weights_of_a_teacher_are_another_teacher(lean, teachers, models, 
     own = tmp_path / "own"
     shutil.copytree(models / "cross", own)
     card = {"name": "own", "kind": "cross_encoder", "model": str(own), "scale": "logit"}
+    lean["check"] = False  # a random model is no teacher
     lean["teacher"] = str(write_card(teachers / "own.toml", card))
     train(lean, tmp_path / "work")
     from rerankdistill.pipeline.workspace import mark_of

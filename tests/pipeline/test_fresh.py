@@ -20,6 +20,7 @@ TRAINING = {
     "scores tiny-lexical · train",
     "scores tiny-bi · train",
     "examples train · fused",
+    "teacher check small · fused",
     "student small (seed 1)",
     "student small.control (seed 1)",
 }
@@ -61,7 +62,8 @@ def changed(table, out):
 
 def of_students(names):
     """The steps that a trained student's weights decide."""
-    return {name for name in names if "small" in name and "before" not in name} | {"report test"}
+    others = ("before", "teacher check")
+    return {name for name in names if "small" in name and not any(each in name for each in others)} | {"report test"}
 
 
 def _one_seed(mini, out, everything):

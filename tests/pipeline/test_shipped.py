@@ -15,6 +15,7 @@ from rerankdistill.errors import RerankDistillWarning
 SMALL = (
     "device=cpu",
     "dev_share=0.1",
+    "check=false",  # a random cross-encoder is no teacher
     "mine.depth=8",
     "students.distilbert.max_queries=0",
     "students.distilbert.stages.0.list_size=4",

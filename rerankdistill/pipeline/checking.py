@@ -1,0 +1,151 @@
+"""The teacher check before training: a step that leaves findings, and the gate that every taught stage goes through.
+
+It looks at the teacher itself, on dev (and training) queries alone, also where an arm is taught its scores shuffled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rerankdistill import artifacts
+from rerankdistill.artifacts import write_text
+from rerankdistill.errors import ExpectationNotMet, RerankDistillError
+from rerankdistill.evaluation.teacher_check import Evidence, check
+from rerankdistill.evaluation.teacher_verdict import verdict
+from rerankdistill.kinds import open_kind
+from rerankdistill.pipeline.inspection import choose_queries, scores_of, text_lengths, vector_rows
+from rerankdistill.pipeline.lanes import Training, read_training
+from rerankdistill.pipeline.lessons import Lessons
+from rerankdistill.pipeline.mining import read_candidates, read_run
+from rerankdistill.pipeline.step import Notes, Step
+from rerankdistill.pipeline.teaching import fused_as
+from rerankdistill.pipeline.workspace import Workspace
+from rerankdistill.types import FloatArray, Judgement, Query
+
+FILE = "check.json"
+KIND = "teacher check"
+SPARED = frozenset({"one-hot"})
+"""Grave faults that training is not refused for: a teacher that is no more than labels may be good ones."""
+FEW = 50
+"""Dev queries below which training queries join them: so many it takes for a paired test to see much."""
+STUDENT_QUERIES = 100
+"""Queries that the student before training is measured on: its encoding is all that the check costs."""
+
+
+def check_step(ws: Workspace, lessons: Lessons, tau: float | None, options: Any, initial: str) -> Step:
+    """The step that measures a student's teacher on the candidates that the student will learn from.
+
+    Args:
+        lessons: of the student's first stage that learns from the teacher's scores.
+        tau: what that stage divides them by; None where its losses have no temperature.
+        options: of the student's kind; ``initial`` is the fingerprint of the model it starts from.
+    """
+    faculty, how = lessons.faculty, ws.card.check
+    about = {
+        "queries": how.queries,
+        "depth": how.depth,
+        "tau": tau,
+        "fused": fused_as(faculty.card).model_dump(mode="json"),
+        "student": {"kind": lessons.student.kind, **options.model_dump(mode="json")},
+    }
+    needs = (lessons.queries, lessons.candidates, *lessons.scored)
+    inputs = {step.name: step.fingerprint for step in needs} | {"initial model": initial}
+    manifest = artifacts.plan(KIND, 1, about, inputs, ws.card.seed)
+    name = f"teacher check {lessons.name} · {Path(faculty.name).stem}"
+    step = Step(name, ws.root / "checks" / lessons.name, manifest, needs)
+
+    def run(folder: Path) -> None:
+        findings = check(_evidence(ws, lessons, tau, options), ws.card.seed)
+        told = verdict(findings)
+        refused = any(fault.grave and fault.name not in SPARED for fault in told.faults)
+        found = {"teacher": faculty.name, "student": lessons.name, "verdict": told.words, "grade": told.grade,
+                 "faults": list(told.names), "refused": refused, "findings": findings.as_dict()}  # fmt: skip
+        write_text(folder / FILE, json.dumps(found, indent=1))
+        figures = {"queries": findings.queries, "ndcg@10": findings.ndcg, "first stage": findings.ndcg_first,
+                   "student": findings.ndcg_student, "verdict": told.words}  # fmt: skip
+        manifest.counts = {key: value for key, value in figures.items() if value is not None}
+
+    step.run = run
+    return step
+
+
+def hold(step: Step, force: bool, notes: Notes) -> None:
+    """Let nobody learn from a teacher that is not to be distilled.
+
+    Raises ExpectationNotMet, with what was found; with ``force`` it is only said.
+    """
+    found = json.loads((step.require() / FILE).read_text("utf-8"))
+    if not found["refused"]:
+        return
+    if force:
+        notes.say(f"teacher {found['teacher']}: {found['verdict']}; it is distilled all the same (force)")
+        return
+    fix = f"choose another teacher; the figures are in {step.folder / FILE}; --force trains on it all the same"
+    raise ExpectationNotMet(f"{found['verdict']}", where=f"teacher {found['teacher']}", fix=fix)
+
+
+def _evidence(ws: Workspace, lessons: Lessons, tau: float | None, options: Any) -> Evidence:
+    training, faculty = read_training(lessons.queries), lessons.faculty
+    queries, judgements = _asked(ws, lessons, training)
+    every = read_candidates(lessons.candidates)
+    lists = {q.query_id: every[q.query_id] for q in queries if len(every.get(q.query_id, ())) > 1}
+    asked = replace(lessons.asked, read=lambda: [query for query in queries if query.query_id in lists])
+    fused = faculty.fused(faculty.raw(asked, lessons.candidates, lessons.scored)) if lists else {}
+    kept = _shallow(lists, judgements, ws.card.check.depth)
+    rows = {q: fused[q][columns] for q, columns in kept.items()}
+    doc_ids = {q: [lists[q][at] for at in columns] for q, columns in kept.items()}
+    mined = next(step for step in lessons.candidates.needs if step.manifest.kind == "run")
+    return Evidence(
+        doc_ids, rows, faculty.scale, judgements, scores_of(read_run(mined), doc_ids),
+        _student_rows(ws, lessons, queries, doc_ids, options), text_lengths(doc_ids, lessons.shelf), tau=tau,
+    )  # fmt: skip
+
+
+def _asked(ws: Workspace, lessons: Lessons, training: Training) -> tuple[list[Query], list[Judgement]]:
+    """The queries to look at, dev first, and their judgements. Pseudo queries have none: that a title finds its own
+    document says little of a teacher."""
+    judged = "train" in lessons.lane.sets
+    real = {query.query_id for query in ws.source().queries("train")} if judged else None
+    seed, most = ws.card.seed, ws.card.check.queries
+    chosen = choose_queries([query for query in training.queries if query.query_id in training.dev], most, seed)
+    if len(chosen) < min(FEW, most):
+        learned = [query for query in training.queries if query.query_id not in training.dev]
+        others = learned if real is None else [query for query in learned if query.query_id in real]
+        chosen += choose_queries(others, most - len(chosen), seed)
+    if not judged:
+        return chosen, []
+    wanted = {query.query_id for query in chosen}
+    return chosen, [judgement for judgement in training.judgements if judgement.query_id in wanted]
+
+
+def _shallow(lists: Mapping[str, Sequence[str]], judgements: Sequence[Judgement], depth: int) -> dict[str, list[int]]:
+    """The columns of each list that are looked at: relevant documents first, then the best mined ones."""
+    relevant = {(judgement.query_id, judgement.doc_id) for judgement in judgements if judgement.grade > 0}
+    out = {}
+    for query_id, doc_ids in lists.items():
+        order = sorted(range(len(doc_ids)), key=lambda at: ((query_id, doc_ids[at]) not in relevant, at))
+        out[query_id] = order[:depth]
+    return out
+
+
+def _student_rows(
+    ws: Workspace, lessons: Lessons, queries: Sequence[Query], lists: Mapping[str, Sequence[str]], options: Any
+) -> dict[str, FloatArray]:
+    """What the student says of some lists before it is taught anything; nothing for one that reads pairs, which says
+    nothing yet, or that cannot be opened, which training will tell."""
+    kind: Any = open_kind("students", lessons.student.kind)
+    asked = [query for query in queries if query.query_id in lists][:STUDENT_QUERIES]
+    if getattr(kind, "layout", "") != "batch" or not asked:
+        return {}
+    try:
+        encoder = kind.create(options, ws.card.device).encoder()
+        with ws.notes.bar("the student before training ranks dev", len(asked)) as advance:
+            rows = vector_rows(encoder, asked, lists, lessons.shelf)
+            advance(len(asked))
+    except RerankDistillError:
+        return {}
+    return rows

@@ -100,13 +100,14 @@ class VllmModel(LocalModel):
     def _ask(self, prompts: Sequence[list[int]], how: dict[str, Any]) -> list[Any]:
         if not prompts:
             return []
+        model = self.model
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
 
         self._check([len(prompt) + how["max_tokens"] for prompt in prompts])
         adapter = self.options.adapter
         lora = LoRARequest("adapter", 1, pack.resolve(adapter, self.context.base)) if adapter else None
-        answers: list[Any] = self.model.generate(
+        answers: list[Any] = model.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
             SamplingParams(temperature=0.0, **how),
             lora_request=lora,

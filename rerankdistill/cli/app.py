@@ -90,7 +90,15 @@ def quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", RerankDistillWarning)
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        """A training meets the same oddity in many batches: it is said once."""
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def register() -> None:

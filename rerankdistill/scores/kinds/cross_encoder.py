@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -80,10 +81,10 @@ class Kind:
     @cached_property
     def fingerprint(self) -> str:
         """Of the model's weights or commit, the lengths, the dtype, the view and how logits become a score."""
-        from rerankdistill.encoding import model_fingerprint
+        from rerankdistill.encoding import locate, model_fingerprint
 
         mark = model_fingerprint(self.name, self.revision)
-        if mark == model_fingerprint(self.name, "main"):
+        if not Path(locate(self.name)).exists() and mark == model_fingerprint(self.name, "main"):
             self.model  # noqa: B018  an unpinned model that was never fetched: fetch it, so that its commit is known
             mark = model_fingerprint(self.name, self.revision)
         options = self.options.model_dump(exclude={"token_budget"})

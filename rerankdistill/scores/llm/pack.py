@@ -49,9 +49,7 @@ def mark(model: str, revision: str | None = None) -> str:
     and chat template; of an id and its revision."""
     if is_gguf(model):
         return artifacts.fingerprint("gguf", artifacts.hash_file(Path(model)), FORMAT)
-    template = Path(model) / "chat_template.jinja"
-    layout = artifacts.hash_file(template) if template.is_file() else ""
-    return artifacts.fingerprint(model_fingerprint(model, revision), layout)
+    return model_fingerprint(model, revision)
 
 
 def unpacked(model: str) -> str:

@@ -43,7 +43,7 @@ class VllmModel(LocalModel):
             DataError: this vLLM cannot run the model, or cannot give raw logits.
         """
         try:
-            from vllm import LLM  # type: ignore[import-not-found]
+            from vllm import LLM
         except ModuleNotFoundError as error:
             raise missing(error, "options.engine = 'vllm'") from error
         lora = {"enable_lora": True, "max_lora_rank": self._rank()} if self.options.adapter else {}
@@ -102,7 +102,7 @@ class VllmModel(LocalModel):
             return []
         model = self.model
         from vllm import SamplingParams
-        from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+        from vllm.lora.request import LoRARequest
 
         self._check([len(prompt) + how["max_tokens"] for prompt in prompts])
         adapter = self.options.adapter

@@ -234,7 +234,8 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
     folder = Path(locate(model))
     if not folder.is_dir():
         return fingerprint("hub", model, revision or _cached_commit(model))
-    files = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"})
+    decisive = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
+    files = sorted(p for p in folder.rglob("*") if p.suffix in decisive)
     files = [p for p in files if p.name != "manifest.json" and "checkpoint" not in str(p.relative_to(folder))]
     return fingerprint("folder", [(str(p.relative_to(folder)), hash_file(p)) for p in files])
 

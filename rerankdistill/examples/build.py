@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from rerankdistill.cards import Card
 from rerankdistill.errors import DataError, RerankDistillWarning
-from rerankdistill.examples.ensemble import Combine, Missing, fuse_quietly, fused_scale, partial_note
-from rerankdistill.examples.rescale import rank_to_score
+from rerankdistill.examples.agreement import agreement_weights
+from rerankdistill.examples.calibrate import Calibrate, Moved, calibrated_scale, centred_logit, moves
+from rerankdistill.examples.ensemble import Combine, Fused, Missing, fuse_quietly, fused_scale, partial_note
+from rerankdistill.examples.rescale import Values, rank_to_score
 from rerankdistill.types import FloatArray, Judgement, Query, Scale
 
 SCHEMA = pa.schema(
@@ -32,6 +36,12 @@ SCHEMA = pa.schema(
 )
 
 
+FITTED = b"calibration"
+"""In the metadata of the table: the numbers that were fitted, as JSON."""
+YOUNGER = ("weights_by", "calibrate", "percentiles")
+"""Options that came after the first examples had been fingerprinted."""
+
+
 class ExampleOptions(Card):
     """How lists become examples."""
 
@@ -44,6 +54,20 @@ class ExampleOptions(Card):
     """``teacher``: in a list without a label the teacher's top document counts as the positive."""
     denoise: Annotated[float, Field(gt=0, le=1)] | None = 0.95
     """A document above this share of the positive's height over the list's lowest score is no negative."""
+    weights_by: Literal["card", "agreement"] = "card"
+    """``agreement``: the weights are multiplied by how well a member ranks the labelled documents of each query; see
+    :mod:`~rerankdistill.examples.agreement`."""
+    calibrate: Calibrate = "raw"
+    """What becomes of the fused scores; see :mod:`~rerankdistill.examples.calibrate`."""
+    percentiles: tuple[float, float] = (1.0, 99.0)
+    """What ``percentile`` moves to 0 and 1."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The options beyond the defaults of younger ones: examples made before these were thought of stay fresh."""
+        fields = type(self).model_fields
+        table: dict[str, Any] = handler(self)
+        return {k: v for k, v in table.items() if k not in YOUNGER or getattr(self, k) != fields[k].default}
 
 
 def example_scale(scales: Sequence[Scale], options: ExampleOptions) -> Scale:
@@ -52,7 +76,20 @@ def example_scale(scales: Sequence[Scale], options: ExampleOptions) -> Scale:
     Raises:
         ScaleError: the members cannot be combined this way.
     """
-    return fused_scale([_converted(scale, options) for scale in scales], options.combine)
+    scale = fused_scale([converted(scale, options) for scale in scales], options.combine)
+    if scale is Scale.RANK and options.rank_to_score:
+        scale = Scale.GRADE
+    return scale if options.calibrate == "two_logit" else calibrated_scale(scale, options.calibrate)
+
+
+class _List(NamedTuple):
+    """One query's complete list: each member's scores, made numbers of; the labels, and who was judged at all."""
+
+    query: Query
+    doc_ids: list[str]
+    members: list[NDArray[np.float64]]
+    labels: FloatArray
+    judged: NDArray[np.bool_]
 
 
 def build_examples(
@@ -62,6 +99,7 @@ def build_examples(
     scales: Sequence[Scale],
     judgements: Iterable[Judgement],
     options: ExampleOptions | None = None,
+    held_out: Collection[str] = (),
 ) -> pa.Table:
     """One row per query, in the order of ``queries``; columns as in :data:`SCHEMA`.
 
@@ -71,6 +109,7 @@ def build_examples(
             gave none.
         scales: the members' scales.
         judgements: training judgements; those of other queries or documents are not used.
+        held_out: queries whose labels decide no weight and no temperature (those of dev).
 
     Queries without candidates are left out with a warning; lists of one candidate, without any score, or with constant
     scores are kept (their labels or other documents of a batch may teach) with a warning.
@@ -86,22 +125,61 @@ def build_examples(
         raise DataError(what, where="examples", fix="give one scale per member, and at least one member")
     example_scale(scales, options)
     grades = _grades(judgements, {query.query_id for query in queries})
-    notes = _Notes()
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    notes, lists = _Notes(), list[_List]()
     for query in queries:
         doc_ids = list(candidates.get(query.query_id, ()))
         if not doc_ids:
             notes.add("have no candidates and are left out", query.query_id)
             continue
         members = [_member(scores, query.query_id, doc_ids) for scores in member_scores]
-        row = _row(query, doc_ids, members, scales, grades.get(query.query_id, {}), options, notes)
-        for name, value in row.items():
-            columns[name].append(value)
-    if not columns["query_id"]:
+        known = grades.get(query.query_id, {})
+        labels = np.asarray([max(known.get(doc_id, 0), 0) for doc_id in doc_ids], np.float32)
+        judged = np.asarray([doc_id in known for doc_id in doc_ids])
+        lists.append(_List(query, doc_ids, numbers(members, scales, options), labels, judged))
+    if not lists:
         fix = "check that the runs were made for these queries"
         raise DataError(f"none of {len(queries)} queries has candidates", where="examples", fix=fix)
+    shown = [each.labels * (each.query.query_id not in held_out) for each in lists]
+    fused, fitted = _fused(lists, shown, scales, options)
+    moved, more = moves([each.scores for each in fused], shown, options.calibrate, options.percentiles)
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    for each, one, move in zip(lists, fused, moved, strict=True):
+        for name, value in _row(each, one, move, options, notes).items():
+            columns[name].append(value)
     notes.tell(len(queries), options)
-    return pa.table(columns, schema=SCHEMA)
+    about = {FITTED: json.dumps({**fitted, **more}).encode()} if fitted or more else None
+    return pa.table(columns, schema=SCHEMA.with_metadata(about))
+
+
+def fitted_of(table: pa.Table) -> dict[str, float]:
+    """What :func:`build_examples` fitted: ``temperature``; ``percentile_low`` and ``percentile_high``; the members'
+    mean weights by agreement. Empty where nothing was."""
+    found: dict[str, float] = json.loads((table.schema.metadata or {}).get(FITTED, b"{}"))
+    return found
+
+
+def _fused(
+    lists: Sequence[_List], labels: Sequence[FloatArray], scales: Sequence[Scale], options: ExampleOptions
+) -> tuple[list[Fused], dict[str, float]]:
+    """Each list fused, and the members' mean weights where labels decide them."""
+    known = [converted(scale, options) for scale in scales]
+    given = np.asarray(options.weights or [1.0] * len(scales))
+    weights: list[Any] = [options.weights] * len(lists)
+    fitted: dict[str, float] = {}
+    if options.weights_by == "agreement" and len(scales) > 1 and len(given) == len(scales):
+        by_member = [[each.members[at] for each in lists] for at in range(len(scales))]
+        shares, count = agreement_weights(by_member, labels)
+        weights = [tuple(share * given) for share in shares]
+        mean = np.mean(shares, 0)
+        fitted = {f"weight_{at}": float(share) for at, share in enumerate(mean)} | {"weighted_queries": float(count)}
+    fused = [
+        fuse_quietly(each.members, options.combine, share, known, options.missing)
+        for each, share in zip(lists, weights, strict=True)
+    ]
+    if options.combine == "rrf" and options.rank_to_score:
+        how = options.rank_to_score
+        fused = [replace(each, scores=rank_to_score(each.scores, how).astype(np.float32)) for each in fused]
+    return fused, fitted
 
 
 class _Notes:
@@ -123,42 +201,28 @@ class _Notes:
             warnings.warn(line, RerankDistillWarning, stacklevel=3)
 
 
-def _row(
-    query: Query,
-    doc_ids: list[str],
-    members: list[NDArray[np.float64]],
-    scales: Sequence[Scale],
-    grades: Mapping[str, int],
-    options: ExampleOptions,
-    notes: _Notes,
-) -> dict[str, Any]:
+def _row(each: _List, fused: Fused, move: Moved, options: ExampleOptions, notes: _Notes) -> dict[str, Any]:
     """One query's row of the table."""
-    if options.rank_to_score:
-        pairs = zip(members, scales, strict=True)
-        members = [rank_to_score(m, options.rank_to_score) if s is Scale.RANK else m for m, s in pairs]
-    known = [_converted(scale, options) for scale in scales]
-    fused = fuse_quietly(members, options.combine, options.weights, known, options.missing)
     notes.partial += fused.partial
-    finite = fused.scores[~np.isnan(fused.scores)]
-    if len(doc_ids) == 1:
-        notes.add("have a list of one candidate", query.query_id)
+    scores = move(fused.scores).astype(np.float32) if move != Moved() else fused.scores
+    finite = scores[~np.isnan(scores)]
+    if len(each.doc_ids) == 1:
+        notes.add("have a list of one candidate", each.query.query_id)
     elif not finite.size:
-        notes.add("have no teacher score", query.query_id)
+        notes.add("have no teacher score", each.query.query_id)
     elif finite.size > 1 and finite.min() == finite.max():
-        notes.add("have the same teacher score for every document", query.query_id)
-    labels = np.asarray([max(grades.get(doc_id, 0), 0) for doc_id in doc_ids], np.float32)
-    positive = choose_positive(fused.scores, labels, options.pseudo_positive == "teacher")
-    judged = np.asarray([doc_id in grades for doc_id in doc_ids])
+        notes.add("have the same teacher score for every document", each.query.query_id)
+    positive = choose_positive(fused.scores, each.labels, options.pseudo_positive == "teacher")
     return {
-        "query_id": query.query_id,
-        "query": query.text,
-        "doc_ids": doc_ids,
-        "scores": fused.scores,
-        "labels": labels,
+        "query_id": each.query.query_id,
+        "query": each.query.text,
+        "doc_ids": each.doc_ids,
+        "scores": scores,
+        "labels": each.labels,
         "positive": positive,
-        "means": fused.means,
-        "stds": fused.stds,
-        "masked": false_negatives(fused.scores, positive, options.denoise) & ~judged,
+        "means": [mean + move.shift * std for mean, std in zip(fused.means, fused.stds, strict=True)],
+        "stds": [std * move.divisor for std in fused.stds],
+        "masked": false_negatives(fused.scores, positive, options.denoise) & ~each.judged,
     }
 
 
@@ -186,9 +250,22 @@ def false_negatives(scores: FloatArray, positive: int, share: float | None) -> N
     return np.asarray(masked)
 
 
-def _converted(scale: Scale, options: ExampleOptions) -> Scale:
-    """Ranks that were turned into numbers are grades made up from an order."""
-    return Scale.GRADE if scale is Scale.RANK and options.rank_to_score else scale
+def converted(scale: Scale, options: ExampleOptions) -> Scale:
+    """A member's scale as it is fused: ranks that were turned into numbers are grades made up from an order."""
+    if scale is Scale.RANK and options.rank_to_score and options.combine != "rrf":
+        return Scale.GRADE
+    return calibrated_scale(scale, "two_logit") if options.calibrate == "two_logit" else scale
+
+
+def numbers(members: Sequence[Any], scales: Sequence[Scale], options: ExampleOptions) -> list[Values]:
+    """The members' scores of one list, each ``[n]``, as they are fused; see :func:`converted`."""
+    lists: list[Values] = [np.asarray(member, np.float64) for member in members]
+    if options.calibrate == "two_logit":
+        return [centred_logit(member) for member in lists]
+    how = options.rank_to_score
+    if not how or options.combine == "rrf":
+        return lists
+    return [rank_to_score(m, how) if s is Scale.RANK else m for m, s in zip(lists, scales, strict=True)]
 
 
 def _grades(judgements: Iterable[Judgement], wanted: set[str]) -> dict[str, dict[str, int]]:

@@ -1,4 +1,5 @@
-"""Several teachers become one: the weighted mean of their scores, standardised over the complete list or raw."""
+"""Several teachers become one: the weighted mean of their scores, standardised over the complete list or raw; or of
+their reciprocal ranks, which needs no more than an order of each."""
 
 from __future__ import annotations
 
@@ -11,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerankdistill.errors import CardError, DataError, RerankDistillWarning, ScaleError
-from rerankdistill.examples.rescale import Values, place, standardise
+from rerankdistill.examples.rescale import Values, place, ranks, standardise
 from rerankdistill.types import FloatArray, Scale
 
-Combine = Literal["zscore", "raw"]
+Combine = Literal["zscore", "raw", "rrf"]
 Missing = Literal["mean", "drop"]
-"""A document that a member did not score: the mean of the members that did, or no score at all."""
+"""A document that a member did not score: the mean of the members that did (with ``rrf``: nothing from that member, as
+if it stood infinitely far down), or no score at all."""
+RRF = 60
+"""The constant of reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +30,7 @@ class Fused:
     Attributes:
         scores: ``[n]`` float32, NaN where there is none.
         means, stds: one per member: with ``zscore`` what its complete list was standardised with, NaN where it scored
-            nothing of it; with ``raw`` 0 and 1. :func:`apply` puts other documents on the same scale with them.
+            nothing of it; else 0 and 1. :func:`apply` puts other documents on the same scale with them.
         partial: how many documents some members scored and others did not.
     """
 
@@ -37,7 +41,7 @@ class Fused:
 
 
 def fused_scale(scales: Sequence[Scale], combine: Combine) -> Scale:
-    """The scale of fused scores.
+    """The scale of fused scores: of ``rrf`` it is ``rank``, for the sums of reciprocal ranks say an order and no more.
 
     Raises:
         ScaleError: raw scores of different scales are to be mixed, or ranks are to be standardised.
@@ -46,10 +50,15 @@ def fused_scale(scales: Sequence[Scale], combine: Combine) -> Scale:
     if combine == "raw":
         if len(set(scales)) != 1:
             what = f"raw scores of different scales cannot be mixed ({names})"
-            raise ScaleError(what, where="ensemble", fix="set combine = 'zscore'")
+            raise ScaleError(what, where="ensemble", fix="set combine = 'zscore' or 'rrf'")
+        if scales[0] is Scale.RANK and len(scales) > 1:
+            fix = "set combine = 'rrf', or rank_to_score = 'reciprocal' (or 'depth')"
+            raise ScaleError("the members only give orders, which have no mean", where="ensemble", fix=fix)
         return scales[0]
+    if combine == "rrf":
+        return Scale.RANK
     if Scale.RANK in scales:
-        fix = "set rank_to_score = 'reciprocal' (or 'depth'), or take this teacher alone with combine = 'raw'"
+        fix = "set combine = 'rrf', or rank_to_score = 'reciprocal' (or 'depth'), or take it alone with combine = 'raw'"
         raise ScaleError(f"a member only gives ranks, which have no spread to divide by ({names})", fix=fix)
     return Scale.ZSCORE
 
@@ -65,7 +74,8 @@ def fuse(
 
     Args:
         members: each ``[n]`` raw scores, NaN where the member gave none.
-        combine: ``zscore`` standardises each member over the list first; ``raw`` takes the scores as they are.
+        combine: ``zscore`` standardises each member over the list first; ``raw`` takes the scores as they are;
+            ``rrf`` takes 1 / (60 + rank), ties sharing their average rank.
         weights: one per member, above 0; they are normalised to sum 1. Equal by default.
         scales: the members' scales; several members are only mixed ``raw`` when these are given and equal.
         missing: see :data:`Missing`; ``raw`` always drops, since a raw mean over other members is on another level.
@@ -98,14 +108,27 @@ def fuse_quietly(
     elif combine == "raw" and len(lists) > 1:
         fix = "name each member's scale, or set combine = 'zscore'"
         raise ScaleError("raw scores are only mixed when their scales are known to be equal", fix=fix)
+    known = (~np.isnan(np.stack(lists))).sum(0)
+    partial = int(((known > 0) & (known < len(lists))).sum())
+    if combine == "rrf":
+        share = _shares(weights, len(lists))[:, None]
+        return Fused(_reciprocal(lists, share, missing), (0.0,) * len(lists), (1.0,) * len(lists), partial)
     levels = [standardise(member) for member in lists]
     if combine == "raw":
         means, stds = (0.0,) * len(lists), (1.0,) * len(lists)
     else:
         means, stds = tuple(level.mean for level in levels), tuple(level.std for level in levels)
     scores = apply([member[None] for member in lists], [means], [stds], weights, combine, missing)[0]
-    known = (~np.isnan(np.stack(lists))).sum(0)
-    return Fused(scores, means, stds, int(((known > 0) & (known < len(lists))).sum()))
+    return Fused(scores, means, stds, partial)
+
+
+def _reciprocal(lists: Sequence[Values], share: Values, missing: Missing) -> FloatArray:
+    """``[n]`` weighted means of 1 / (60 + rank)."""
+    parts = np.stack([1 / (RRF + ranks(member)) for member in lists])
+    present = ~np.isnan(parts)
+    total = (np.where(present, parts, 0.0) * share).sum(0)
+    enough = present.any(0) if missing == "mean" else present.all(0)
+    return np.where(enough, total, np.nan).astype(np.float32)
 
 
 def apply(
@@ -124,7 +147,13 @@ def apply(
 
     Returns:
         ``[b, m]`` float32, equal to the fused scores for the documents of the list itself.
+
+    Raises:
+        DataError: statistics that do not fit, or ``rrf``: a rank is a place in one list, and other documents have none.
     """
+    if combine == "rrf":
+        fix = "train on lists instead of whole batches, or set combine = 'zscore'"
+        raise DataError("ranks of a list cannot be given to documents outside it", where="ensemble", fix=fix)
     means, stds = np.asarray(means, np.float64), np.asarray(stds, np.float64)
     stacked = np.stack([np.asarray(member, np.float64) for member in members])
     if means.shape != (stacked.shape[1], len(members)) or stds.shape != means.shape:
@@ -137,7 +166,9 @@ def apply(
 
 def partial_note(count: int, combine: Combine, missing: Missing) -> str:
     """What became of documents that only some members scored, as a sentence."""
-    fate = "got the mean of those that did" if combine == "zscore" and missing == "mean" else "count as not scored"
+    fate = "count as not scored"
+    if combine != "raw" and missing == "mean":
+        fate = "got the mean of those that did" if combine == "zscore" else "got nothing from those that did not"
     return f"{count} documents were scored by some members of the ensemble and not by others; they {fate}"
 
 

@@ -72,12 +72,21 @@ def rank_to_score(scores: Any, how: Literal["reciprocal", "depth"]) -> Values:
 
     ``reciprocal``: 1 / rank; ``depth``: n - rank + 1. Ties share their average rank; NaN stays NaN.
     """
+    places = ranks(scores)
+    return 1 / places if how == "reciprocal" else (~np.isnan(places)).sum() - places + 1
+
+
+def ranks(scores: Any) -> Values:
+    """Places ``[n]`` in a list, 1 for the highest score; ties share their average, NaN stays NaN.
+
+    Raises:
+        DataError: a score is infinite.
+    """
     values = _finite_or_nan(scores)
     known = ~np.isnan(values)
     mine, others = values[known][:, None], values[known][None, :]
-    ranks = (others > mine).sum(1) + ((others == mine).sum(1) + 1) / 2
     out = np.full(len(values), np.nan)
-    out[known] = 1 / ranks if how == "reciprocal" else known.sum() - ranks + 1
+    out[known] = (others > mine).sum(1) + ((others == mine).sum(1) + 1) / 2
     return out
 
 

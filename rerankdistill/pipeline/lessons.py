@@ -11,7 +11,7 @@ import numpy as np
 
 from rerankdistill import artifacts
 from rerankdistill.errors import CardError, RerankDistillWarning
-from rerankdistill.examples.build import build_examples
+from rerankdistill.examples.build import build_examples, fitted_of
 from rerankdistill.examples.pick import pick
 from rerankdistill.examples.rescale import sharpness
 from rerankdistill.examples.shuffle import shuffled as shuffled_examples
@@ -109,10 +109,10 @@ class Lessons:
             raw = self.faculty.raw(self.asked, self.candidates, self.scored)
             scales = [member.card.scale for member in self.faculty.members]
             lists = read_candidates(self.candidates)
-            table = build_examples(training.queries, lists, raw, scales, training.judgements, how)
+            table = build_examples(training.queries, lists, raw, scales, training.judgements, how, training.dev)
             save(folder, table)
             about = sharpness((np.asarray(row) for row in table.column("scores").to_pylist()), 1.0)
-            manifest.counts = {"examples": table.num_rows, **about}
+            manifest.counts = {"examples": table.num_rows, **about, **fitted_of(table)}
 
         step.run = run
         return step

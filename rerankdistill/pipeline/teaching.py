@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rerankdistill import artifacts
 from rerankdistill.errors import RerankDistillError, UsageError
-from rerankdistill.examples.build import ExampleOptions
+from rerankdistill.examples.build import ExampleOptions, converted, example_scale, numbers
 from rerankdistill.examples.ensemble import apply, fuse
 from rerankdistill.index.build import open_index
 from rerankdistill.kinds import open_kind
@@ -18,7 +18,16 @@ from rerankdistill.pipeline.mining import Asked, Shelf, index_step, read_candida
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace, mark_of
-from rerankdistill.scores.card import Context, EnsembleCard, ScorerCard, TeacherCard, load_members, load_teacher
+from rerankdistill.scores.card import (
+    ABOUT_EXAMPLES,
+    Context,
+    EnsembleCard,
+    Placed,
+    ScorerCard,
+    TeacherCard,
+    load_placed,
+    load_teacher,
+)
 from rerankdistill.scores.score import estimate, score
 from rerankdistill.scores.store import open_store, read_store, store_folder
 from rerankdistill.types import FloatArray, Group, Query, Scale
@@ -26,18 +35,29 @@ from rerankdistill.types import FloatArray, Group, Query, Scale
 
 @dataclass(frozen=True)
 class Member:
-    """One scorer of a teacher, over one collection and view: its card, what decides its scores, what it needs first."""
+    """One scorer of a teacher, over one collection and view: its card, what decides its scores, what it needs first.
+
+    Attributes:
+        base: where relative paths of the card start.
+        inner: the scorer behind one that only stands before it.
+    """
 
     card: ScorerCard
     mark: str
     needs: tuple[Step, ...]
+    base: Path = Path()
+    inner: Member | None = None
 
 
 def fused_as(card: TeacherCard) -> ExampleOptions:
-    """How the members of a teacher are put together."""
+    """How the members of a teacher are put together, and what is made of it."""
+    how = ExampleOptions(
+        combine="raw", rank_to_score=card.rank_to_score, calibrate=card.calibrate, percentiles=card.percentiles
+    )
     if isinstance(card, EnsembleCard):
-        return ExampleOptions(combine=card.combine, weights=card.weights or None)
-    return ExampleOptions(combine="raw")
+        about = {"combine": card.combine, "weights": card.weights or None, "weights_by": card.weights_by}
+        return how.model_copy(update=about)
+    return how
 
 
 class Faculty:
@@ -52,24 +72,36 @@ class Faculty:
         self.ws, self.shelf, self.name, self.whole = ws, shelf, name, whole
         self.card = load_teacher(name)
         view = {"view": shelf.view}
-        self.members = [self._member(card.model_copy(update=view)) for card in load_members(name)]
+        self.members = [self._member(card.model_copy(update=view), base) for card, base in load_placed(name)]
         self._opened: dict[str, Any] = {}
 
-    def _member(self, card: ScorerCard) -> Member:
-        about = card.model_dump(mode="json", exclude={"name", "description", "licence", "measured"})
+    def _member(self, card: ScorerCard, base: Path) -> Member:
+        nothing = {"name", "description", "licence", "measured", *ABOUT_EXAMPLES}
+        about = card.model_dump(mode="json", exclude=nothing)
         if card.kind == "lexical":
             step = index_step(self.ws, self.shelf, "bm25")
-            return Member(card, artifacts.fingerprint(about, step.fingerprint), (step,))
-        mark = artifacts.fingerprint(about, self._content(card))
+            return Member(card, artifacts.fingerprint(about, step.fingerprint), (step,), base)
+        if behind := self._behind(card, base):
+            placed, mark = behind
+            inner = self._member(placed.card, placed.base)
+            return Member(card, artifacts.fingerprint(about, inner.mark, mark), inner.needs, base, inner)
+        mark = artifacts.fingerprint(about, self._content(card, base))
         if card.kind == "bi_encoder" and self.whole:
-            return Member(card, mark, (self._vectors(card),))
-        return Member(card, mark, ())
+            return Member(card, mark, (self._vectors(card),), base)
+        return Member(card, mark, (), base)
 
-    def _content(self, card: ScorerCard) -> str:
+    def _behind(self, card: ScorerCard, base: Path) -> tuple[Placed, str] | None:
+        """The scorer behind one that only stands before it, and a mark of what that one adds."""
+        if card.model:
+            return None
+        wraps = getattr(open_kind("scores", card.kind), "wraps", None)
+        return wraps(card, Context(self.ws.card.device, base)) if wraps else None
+
+    def _content(self, card: ScorerCard, base: Path) -> str:
         """What decides a scorer beside its card: the model's weights, or the file that it reads."""
         if card.model:
             return mark_of(card.model, card.pinned_revision)
-        opened = open_kind("scores", card.kind).open(card, Context(self.ws.card.device))
+        opened = open_kind("scores", card.kind).open(card, Context(self.ws.card.device, base))
         return str(opened.fingerprint)
 
     def _vectors(self, card: ScorerCard) -> Step:
@@ -79,23 +111,28 @@ class Faculty:
 
     def open(self, member: Member) -> Any:
         """The member, ready to judge."""
-        if member.card.name not in self._opened:
-            context = Context(self.ws.card.device)
-            if member.card.kind == "lexical":
-                folder = member.needs[0].require()
-                index: Any = open_index(folder, open_kind("index", "bm25"))
-                context = Context(self.ws.card.device, lexical=lambda: (index.lexical, index.ids.names))
-            elif member.card.kind == "bi_encoder" and self.whole:
-                context = Context(self.ws.card.device, doc_vectors=read_vectors(member.needs[0]))
-            self._opened[member.card.name] = open_kind("scores", member.card.kind).open(member.card, context)
-        return self._opened[member.card.name]
+        if member.mark not in self._opened:
+            kind = open_kind("scores", member.card.kind)
+            self._opened[member.mark] = kind.open(member.card, self._context(member))
+        return self._opened[member.mark]
+
+    def _context(self, member: Member) -> Context:
+        """What the member's kind may need."""
+        context, inner = Context(self.ws.card.device, member.base), member.inner
+        if inner is not None:
+            return replace(context, open_card=lambda _: self.open(inner))
+        if member.card.kind == "lexical":
+            folder = member.needs[0].require()
+            index: Any = open_index(folder, open_kind("index", "bm25"))
+            return replace(context, lexical=lambda: (index.lexical, index.ids.names))
+        if member.card.kind == "bi_encoder" and self.whole:
+            return replace(context, doc_vectors=read_vectors(member.needs[0]))
+        return context
 
     @property
     def scale(self) -> Scale:
-        card = self.card
-        if isinstance(card, ScorerCard):
-            return card.scale
-        return Scale.ZSCORE if card.combine == "zscore" else self.members[0].card.scale
+        """Of what the examples are given. Raises ScaleError where the card asks for what cannot be."""
+        return example_scale([member.card.scale for member in self.members], fused_as(self.card))
 
     def scored_steps(self, asked: Asked, candidates: Step) -> list[Step]:
         """For each member the step that has scored all of these candidates."""
@@ -114,6 +151,8 @@ class Faculty:
 
     def _score(self, member: Member, asked: Asked, candidates: Step, folder: Path, step: Step) -> None:
         teacher = self.open(member)
+        if hasattr(teacher, "check"):
+            teacher.check(list(asked.read()))
         total = sum(len(doc_ids) for doc_ids in read_candidates(candidates).values())
         with (
             open_store(
@@ -163,17 +202,23 @@ class Faculty:
         return found
 
     def fused(self, raw: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:
-        """The teacher's final score of every candidate."""
+        """The teacher's final score of every candidate, before calibration, which changes no order. No label is looked
+        at: members that are weighted by agreement with labels have their card's weights here."""
         how, scales = fused_as(self.card), [member.card.scale for member in self.members]
+        known = [converted(scale, how) for scale in scales]
         return {
-            query_id: fuse([rows[query_id] for rows in raw], how.combine, how.weights, scales, how.missing).scores
+            query_id: fuse(
+                numbers([rows[query_id] for rows in raw], scales, how), how.combine, how.weights, known, how.missing
+            ).scores
             for query_id in raw[0]
         }
 
     @property
     def live(self) -> bool:
         """Whether every member can score a whole batch."""
-        kinds = {"lexical", "bi_encoder"}
+        kinds, how = {"lexical", "bi_encoder"}, fused_as(self.card)
+        if how.combine == "rrf" or how.weights_by == "agreement" or how.calibrate == "percentile":
+            return False  # these look at a query's own list, and say nothing of a document outside it
         return self.whole and all(member.card.kind in kinds for member in self.members)
 
     def matrix(

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from rerankdistill import kinds
 from rerankdistill.cards import list_cards, parse
 from rerankdistill.errors import CardError
-from rerankdistill.scores.card import EnsembleCard, ScorerCard, load_members, load_teacher, parse_teacher, teacher_scale
+from rerankdistill.scores.card import (
+    YOUNGER,
+    EnsembleCard,
+    ScorerCard,
+    load_members,
+    load_placed,
+    load_teacher,
+    parse_teacher,
+    teacher_scale,
+)
 from rerankdistill.types import Scale
 
 SCORER = {"name": "x", "kind": "lexical", "scale": "lexical"}
@@ -52,7 +63,9 @@ def test_three_mistakes_are_reported_at_once_with_what_was_meant():
         ({"members": ["bm25", "minilm"], "weights": [1]}, "1 weights for 2"),
         ({"members": ["bm25", "minilm"], "weights": [1, 0]}, "positive"),
         ({"members": ["bm25", "minilm"], "weights": [1, float("nan")]}, "positive"),
-        ({"members": ["bm25", "minilm"], "combine": "rrf"}, "combine"),
+        ({"members": ["bm25", "minilm"], "combine": "borda"}, "combine"),
+        ({"members": ["bm25", "minilm"], "weights_by": "labels"}, "weights_by"),
+        ({"members": ["bm25", "minilm"], "percentiles": [99, 1]}, "rising"),
         ({"members": ["bm25", "minilm"], "scale": "logit"}, "scale"),
     ],
 )
@@ -80,3 +93,49 @@ def test_a_member_is_found_beside_its_ensemble(tmp_path):
     (tmp_path / "own.toml").write_text('name = "own"\nkind = "bi_encoder"\nmodel = "m"\nscale = "similarity"\n')
     (tmp_path / "mine.toml").write_text('name = "mine"\nkind = "ensemble"\nmembers = ["bm25", "own.toml"]\n')
     assert [card.name for card in load_members(str(tmp_path / "mine.toml"))] == ["bm25", "own"]
+
+
+def write(path, **fields):
+    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()), "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def ranked(tmp_path):
+    """An ensemble, by its fields, of BM25 and a teacher that only gives an order."""
+    write(tmp_path / "order.toml", name="order", kind="recorded", scale="rank")
+    return lambda **more: write(tmp_path / "e.toml", name="e", kind="ensemble", members=["bm25", "order.toml"], **more)
+
+
+def test_orders_are_fused_by_reciprocal_rank_or_made_numbers_of_and_else_refused(ranked):
+    for combine in ("zscore", "raw"):
+        with pytest.raises(CardError, match="order only gives an order") as refused:
+            load_members(ranked(combine=combine))
+        assert "combine = 'rrf'" in refused.value.fix
+        assert "rank_to_score" in refused.value.fix
+    assert teacher_scale(ranked(combine="rrf")) is Scale.RANK
+    assert teacher_scale(ranked(combine="rrf", rank_to_score="depth")) is Scale.GRADE
+    assert teacher_scale(ranked(rank_to_score="depth")) is Scale.ZSCORE
+
+
+def test_a_members_own_calibration_is_no_part_of_an_ensemble(tmp_path):
+    write(tmp_path / "own.toml", name="own", kind="bi_encoder", model="m", scale="similarity", calibrate="zscore")
+    name = write(tmp_path / "e.toml", name="e", kind="ensemble", members=["bm25", "own.toml"])
+    with pytest.raises(CardError, match="own says how to calibrate"):
+        load_members(name)
+    assert teacher_scale(str(tmp_path / "own.toml")) is Scale.ZSCORE
+
+
+def test_a_card_without_the_younger_fields_says_what_it_always_said():
+    card = parse_teacher(SCORER, "x.toml")
+    assert not YOUNGER & set(card.model_dump(mode="json"))
+    assert parse_teacher({**SCORER, "calibrate": "percentile"}, "x").model_dump()["calibrate"] == "percentile"
+    assert "name" not in card.model_dump(exclude={"name"})
+    ensemble = load_teacher("bm25+minilm")
+    assert set(ensemble.model_dump(include={"combine", "weights"})) == {"combine", "weights"}
+    assert not YOUNGER & set(ensemble.model_dump())
+
+
+def test_a_card_knows_the_folder_that_its_paths_start_in(tmp_path):
+    name = write(tmp_path / "mine.toml", name="mine", kind="recorded", scale="logit")
+    assert [(placed.card.name, placed.base) for placed in load_placed(name)] == [("mine", tmp_path)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,15 @@ from rerankdistill.artifacts import write_text
 from rerankdistill.errors import ExpectationNotMet, RerankDistillError
 from rerankdistill.evaluation.teacher_check import Evidence, check
 from rerankdistill.evaluation.teacher_verdict import verdict
+from rerankdistill.examples.table import open_examples
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.inspection import choose_queries, scores_of, text_lengths, vector_rows
 from rerankdistill.pipeline.lanes import Training, read_training
 from rerankdistill.pipeline.lessons import Lessons
-from rerankdistill.pipeline.mining import read_candidates, read_run
+from rerankdistill.pipeline.mining import read_run
 from rerankdistill.pipeline.step import Notes, Step
-from rerankdistill.pipeline.teaching import fused_as
 from rerankdistill.pipeline.workspace import Workspace
-from rerankdistill.types import FloatArray, Judgement, Query
+from rerankdistill.types import Example, FloatArray, Judgement, Query
 
 FILE = "check.json"
 KIND = "teacher check"
@@ -34,6 +33,8 @@ FEW = 50
 """Dev queries below which training queries join them: so many it takes for a paired test to see much."""
 STUDENT_QUERIES = 100
 """Queries that the student before training is measured on: its encoding is all that the check costs."""
+TO_KNOW_A_COPY = 20
+"""As many as that where there are no labels to measure it by: so few show whether the teacher is a copy of it."""
 
 
 def check_step(ws: Workspace, lessons: Lessons, tau: float | None, options: Any, initial: str) -> Step:
@@ -49,10 +50,9 @@ def check_step(ws: Workspace, lessons: Lessons, tau: float | None, options: Any,
         "queries": how.queries,
         "depth": how.depth,
         "tau": tau,
-        "fused": fused_as(faculty.card).model_dump(mode="json"),
         "student": {"kind": lessons.student.kind, **options.model_dump(mode="json")},
     }
-    needs = (lessons.queries, lessons.candidates, *lessons.scored)
+    needs = (lessons.queries, lessons.candidates, lessons.examples)
     inputs = {step.name: step.fingerprint for step in needs} | {"initial model": initial}
     manifest = artifacts.plan(KIND, 1, about, inputs, ws.card.seed)
     name = f"teacher check {lessons.name} · {Path(faculty.name).stem}"
@@ -91,18 +91,18 @@ def hold(step: Step, force: bool, notes: Notes) -> None:
 def _evidence(ws: Workspace, lessons: Lessons, tau: float | None, options: Any) -> Evidence:
     training, faculty = read_training(lessons.queries), lessons.faculty
     queries, judgements = _asked(ws, lessons, training)
-    every = read_candidates(lessons.candidates)
-    lists = {q.query_id: every[q.query_id] for q in queries if len(every.get(q.query_id, ())) > 1}
-    asked = replace(lessons.asked, read=lambda: [query for query in queries if query.query_id in lists])
-    fused = faculty.fused(faculty.raw(asked, lessons.candidates, lessons.scored)) if lists else {}
-    kept = _shallow(lists, judgements, ws.card.check.depth)
-    rows = {q: fused[q][columns] for q, columns in kept.items()}
-    doc_ids = {q: [lists[q][at] for at in columns] for q, columns in kept.items()}
+    examples = open_examples(lessons.examples.require())
+    at = {query_id: row for row, query_id in enumerate(examples.query_ids)}
+    found = {q.query_id: examples[at[q.query_id]] for q in queries if q.query_id in at}
+    kept = {q: _shallow(each, ws.card.check.depth) for q, each in found.items()}
+    doc_ids = {q: [found[q].doc_ids[column] for column in columns] for q, columns in kept.items()}
+    rows = {q: found[q].scores[columns] for q, columns in kept.items()}
     mined = next(step for step in lessons.candidates.needs if step.manifest.kind == "run")
-    return Evidence(
-        doc_ids, rows, faculty.scale, judgements, scores_of(read_run(mined), doc_ids),
-        _student_rows(ws, lessons, queries, doc_ids, options), text_lengths(doc_ids, lessons.shelf), tau=tau,
-    )  # fmt: skip
+    first = scores_of(read_run(mined), doc_ids)
+    most = STUDENT_QUERIES if judgements else TO_KNOW_A_COPY
+    student = _student_rows(ws, lessons, queries, doc_ids, options, most)
+    lengths = text_lengths(doc_ids, lessons.shelf)
+    return Evidence(doc_ids, rows, faculty.scale, judgements, first, student, lengths, tau=tau)
 
 
 def _asked(ws: Workspace, lessons: Lessons, training: Training) -> tuple[list[Query], list[Judgement]]:
@@ -122,23 +122,23 @@ def _asked(ws: Workspace, lessons: Lessons, training: Training) -> tuple[list[Qu
     return chosen, [judgement for judgement in training.judgements if judgement.query_id in wanted]
 
 
-def _shallow(lists: Mapping[str, Sequence[str]], judgements: Sequence[Judgement], depth: int) -> dict[str, list[int]]:
-    """The columns of each list that are looked at: relevant documents first, then the best mined ones."""
-    relevant = {(judgement.query_id, judgement.doc_id) for judgement in judgements if judgement.grade > 0}
-    out = {}
-    for query_id, doc_ids in lists.items():
-        order = sorted(range(len(doc_ids)), key=lambda at: ((query_id, doc_ids[at]) not in relevant, at))
-        out[query_id] = order[:depth]
-    return out
+def _shallow(example: Example, depth: int) -> list[int]:
+    """The columns of a list that are looked at: relevant documents first, then the best mined ones."""
+    return sorted(range(len(example.doc_ids)), key=lambda column: (example.labels[column] <= 0, column))[:depth]
 
 
 def _student_rows(
-    ws: Workspace, lessons: Lessons, queries: Sequence[Query], lists: Mapping[str, Sequence[str]], options: Any
+    ws: Workspace,
+    lessons: Lessons,
+    queries: Sequence[Query],
+    lists: Mapping[str, Sequence[str]],
+    options: Any,
+    most: int,
 ) -> dict[str, FloatArray]:
     """What the student says of some lists before it is taught anything; nothing for one that reads pairs, which says
     nothing yet, or that cannot be opened, which training will tell."""
     kind: Any = open_kind("students", lessons.student.kind)
-    asked = [query for query in queries if query.query_id in lists][:STUDENT_QUERIES]
+    asked = [query for query in queries if query.query_id in lists][:most]
     if getattr(kind, "layout", "") != "batch" or not asked:
         return {}
     try:

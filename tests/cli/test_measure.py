@@ -34,7 +34,19 @@ def test_a_table_of_every_card_and_the_verdicts_in_full(call, card, collection, 
 
 
 def test_json_is_alone_on_stdout_and_a_bad_teacher_is_no_error(call, card, collection, tmp_path):
-    common = ("--collection", collection, "--depth", 6, "--out", tmp_path / "w", "--json", "--pairs", 500, "--tau", 2)
+    common = (
+        "--collection",
+        collection,
+        "--depth",
+        6,
+        "--out",
+        tmp_path / "w",
+        "--json",
+        "--pairs",
+        500_000_000,
+        "--tau",
+        2,
+    )
     done = call("teachers", "measure", card, *common, "--write")
     assert done.code == 0, done.err
     (found,) = json.loads(done.out)

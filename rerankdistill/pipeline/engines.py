@@ -159,7 +159,7 @@ def teacher_step(ws: Workspace, faculty: Faculty, asked: Asked, candidates: Step
     """The step that orders candidates by a teacher: the reference that students are held against."""
     scored = faculty.scored_steps(asked, candidates)
     inputs = {step.name: step.fingerprint for step in scored}
-    about = faculty.card.model_dump(mode="json", include={"combine", "weights"})
+    about = faculty.card.model_dump(mode="json", include={"combine", "weights", "rank_to_score", "calibrate"})
     manifest = artifacts.plan("run", 1, {"teacher": faculty.name, **about}, inputs)
     place = _run_place(ws, faculty.shelf, asked, label)
     step = Step(f"run {label} · {asked.name}", place, manifest, (*scored, candidates))

@@ -32,6 +32,9 @@ from rerankdistill.scores.score import estimate, score
 from rerankdistill.scores.store import open_store, read_store, store_folder
 from rerankdistill.types import FloatArray, Group, Query, Scale
 
+PLAIN_MODELS = {"bi_encoder", "cross_encoder", "late_interaction", "seq2seq"}
+"""Kinds that are decided by their card and their model's weights; of any other, its own fingerprint tells."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -98,8 +101,8 @@ class Faculty:
         return wraps(card, Context(self.ws.card.device, base)) if wraps else None
 
     def _content(self, card: ScorerCard, base: Path) -> str:
-        """What decides a scorer beside its card: the model's weights, or the file that it reads."""
-        if card.model:
+        """What decides a scorer beside its card: the model's weights, the file that it reads, the question it asks."""
+        if card.kind in PLAIN_MODELS:
             return mark_of(card.model, card.pinned_revision)
         opened = open_kind("scores", card.kind).open(card, Context(self.ws.card.device, base))
         return str(opened.fingerprint)

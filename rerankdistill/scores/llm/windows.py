@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -110,7 +110,7 @@ class Windowed(ABC, Generic[AnyOptions]):
     @classmethod
     def open(cls, card: ScorerCard, context: Context) -> Self:
         """The teacher of a card, with the model that it names; raises CardError."""
-        options = parse(cls.Options, card.options, f"{card.name}: options")
+        options: Any = parse(cls.Options, card.options, f"{card.name}: options")
         return cls.asking(open_model(card, context, options), card, options)
 
     @classmethod

@@ -44,7 +44,7 @@ def test_the_readme_shows_commands() -> None:
 def test_every_command_of_the_readme_is_understood(command: str, printed: str, tmp_path: Path) -> None:
     """A verb or option that was renamed is an exit code of 2 with a usage text."""
     words = shlex.split(command)
-    if words[1] in CHEAP:
+    if words[1] in CHEAP and words[2:3] != ["measure"]:
         done = run(command, tmp_path)
         assert done.returncode == 0, done.stderr
         if printed:

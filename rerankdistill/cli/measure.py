@@ -73,9 +73,10 @@ def _table(found: list[Measured]) -> Table:
 
     on, findings = found[0].on, found[0].findings
     title = f"{on['collection']} · {on['split']}: {findings.queries} queries, {on['run']} top {on['depth']}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for name in ("teacher", "kind", "scale"):
-        table.add_column(name, overflow="fold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("teacher", overflow="fold", min_width=min(24, max(len(each.name) for each in found)))
+    for name in ("kind", "scale"):
+        table.add_column(name, no_wrap=True)
     for name in ("nDCG@10", "first stage", "student", "entropy", "one-hot", "ties", "tau", "pairs/s"):
         table.add_column(name, justify="right", no_wrap=name != "first stage")
     table.add_column("verdict", overflow="fold")

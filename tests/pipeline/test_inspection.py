@@ -42,7 +42,7 @@ def test_several_teachers_stand_side_by_side_and_nothing_is_scored_twice(task, t
     assert lexical.findings.taus["bi"] == pytest.approx(bi.findings.taus["lexical"])
     assert {each.findings.ndcg_student for each in (lexical, bi, fused)} == {fused.findings.ndcg_student}
     assert lexical.findings.ndcg_first == pytest.approx(lexical.findings.ndcg), "its first stage is BM25 itself"
-    assert bi.seconds_ahead == pytest.approx(1000 / bi.pairs_per_second, rel=0.01)
+    assert bi.seconds_ahead == pytest.approx(1000 / bi.pairs_per_second, abs=0.06), "to a tenth of a second"
     assert bi.memory_mb > 10
     json.dumps([each.as_dict() for each in (lexical, bi, fused)], allow_nan=False)
 

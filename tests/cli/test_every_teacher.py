@@ -84,7 +84,7 @@ def test_every_kind_of_teacher_is_measured_in_one_call(call, data, minilm, build
     kinds = {row["kind"] for row in rows.values()}
     assert set(names("scores")) <= kinds, "a kind of teacher was left out"
     for name, row in rows.items():
-        assert row["on"]["queries"] == SIZE, name
+        assert row["findings"]["queries"] == SIZE, name
         assert 0 <= row["findings"]["ndcg"] <= 1, name
         assert row["verdict"], name
     assert rows["repllama"]["findings"]["ndcg"] > rows["random-t5"]["findings"]["ndcg"]

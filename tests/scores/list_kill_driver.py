@@ -34,7 +34,7 @@ def main(folder: Path, seed: int, kills: int) -> None:
         before, wait = side.stat().st_size, dice.randint(0, 3) * 4
         child = os.fork()
         if child == 0:
-            live(folder, 0.002)
+            live(folder, 0.01)
             os._exit(0)
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
         while side.stat().st_size - before < wait and os.waitid(os.P_PID, child, ended) is None:

@@ -240,6 +240,16 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
     return fingerprint("folder", [(str(p.relative_to(folder)), hash_file(p)) for p in files])
 
 
+def fetched_fingerprint(model: str, revision: str | None, fetch: Callable[[], object]) -> str:
+    """:func:`model_fingerprint`, where an unpinned model that was never fetched is fetched first, so that its commit is
+    known: ``fetch`` loads it."""
+    mark = model_fingerprint(model, revision)
+    if Path(locate(model)).exists() or mark != model_fingerprint(model, "main"):
+        return mark
+    fetch()
+    return model_fingerprint(model, revision)
+
+
 def _cached_commit(model: str) -> str:
     from huggingface_hub import try_to_load_from_cache
 

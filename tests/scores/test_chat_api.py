@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from endpoint_servers import DROP, serve
+from endpoint_servers import DROP
 from score_fakes import make_groups, value
 
 from rerankdistill import kinds
@@ -26,12 +26,6 @@ QUESTIONS = {
     "likelihood": ("query_likelihood", {"template": "upr-plain"}, "logprob"),
     "verdict": ("reasoning", {"template": "step-by-step", "options": ["yes", "no"], "max_thinking": 5}, "probability"),
 }
-
-
-@pytest.fixture
-def server():
-    with serve() as running:
-        yield running
 
 
 def card(server, ask, question, scale, **options):

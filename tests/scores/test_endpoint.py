@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from endpoint_asks import ASKS, connect, kept, run
-from endpoint_servers import DROP, log_odds, logprobs_of, serve
+from endpoint_servers import DROP, log_odds, logprobs_of
 from score_fakes import make_groups
 
 from rerankdistill.cards import parse
@@ -18,17 +18,7 @@ from rerankdistill.scores.llm.endpoint import ChatEndpoint, EndpointOptions
 from rerankdistill.scores.llm.model import Ask
 from rerankdistill.scores.llm.purse import BudgetReached
 
-
-@pytest.fixture
-def server():
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
+pytestmark = pytest.mark.usefixtures("no_key")
 
 # What a server that conforms is read as.
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from endpoint_asks import ASKS, connect, kept, run
-from endpoint_servers import DROP, TRICKLE, log_odds, serve
+from endpoint_servers import DROP, TRICKLE, log_odds
 from score_fakes import make_groups
 
 from rerankdistill.artifacts import read
@@ -33,16 +33,7 @@ GARBAGE = {
 }
 
 
-@pytest.fixture
-def server():
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
+pytestmark = pytest.mark.usefixtures("no_key")
 
 # A server that misbehaves.
 

@@ -15,9 +15,9 @@ from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from rerankdistill.scores.llm.pointwise import Pointwise, PromptOptions, answers, sigmoid
+from rerankdistill.scores.llm.pointwise import Pointwise, PromptOptions, TwoWords, answers, sigmoid
 from rerankdistill.scores.llm.prompts import continued
 from rerankdistill.types import Answer, FloatArray, Group, Scale
 
@@ -36,17 +36,10 @@ class CausalOptions(PromptOptions):
         content_free: queries that ask nothing.
     """
 
-    options: tuple[str, str] = ("yes", "no")
+    options: TwoWords = ("yes", "no")
     output: Literal["logit", "logprob", "probability"] = "logit"
     calibrate: Literal["none", "passage"] = "none"
     content_free: tuple[str, ...] = Field(default=("N/A", "[MASK]", ""), min_length=1)
-
-    @field_validator("options")
-    @classmethod
-    def _differ(cls, options: tuple[str, str]) -> tuple[str, str]:
-        if not all(option.strip() for option in options) or options[0].strip() == options[1].strip():
-            raise ValueError("two different words are needed")
-        return options
 
 
 class Kind(Pointwise[CausalOptions]):

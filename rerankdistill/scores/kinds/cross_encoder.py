@@ -12,17 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rerankdistill import devices
-from rerankdistill.artifacts import fingerprint
-from rerankdistill.cards import Card, parse
+from rerankdistill.cards import Card
 from rerankdistill.errors import DataError
-from rerankdistill.scores.card import Context, Lengths, ScorerCard
-from rerankdistill.types import FloatArray, Group, Scale, View
+from rerankdistill.scores.kinds._model import ModelKind
+from rerankdistill.types import FloatArray, Group, Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,48 +44,12 @@ class CrossEncoderOptions(Card):
     token_budget: int = 16384
 
 
-class Kind:
+class Kind(ModelKind[CrossEncoderOptions]):
     """A cross-encoder by Hugging Face id, folder, or ``package:NAME/PATH``, loaded when first asked."""
 
     Options = CrossEncoderOptions
-    needs_texts = True
+    kind = "cross_encoder"
     scale = Scale.LOGIT
-
-    def __init__(
-        self,
-        model: str,
-        revision: str | None = None,
-        view: View = View.TITLE_TEXT,
-        lengths: Lengths | None = None,
-        options: CrossEncoderOptions | None = None,
-        device: str = "auto",
-        dtype: devices.Dtype = "auto",
-    ) -> None:
-        self.name, self.revision, self.view = model, revision, view
-        self.lengths, self.options = lengths or Lengths(), options or CrossEncoderOptions()
-        self._device, self._dtype = device, dtype
-
-    @classmethod
-    def open(cls, card: ScorerCard, context: Context) -> Self:
-        options = parse(CrossEncoderOptions, card.options, f"{card.name}: options")
-        card.require_scale(cls.scale)
-        return cls(card.model, card.pinned_revision, card.view, card.lengths, options, context.device, card.dtype)
-
-    @cached_property
-    def device(self) -> devices.Device:
-        return devices.choose(self._device, self._dtype)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the model's weights or commit, the lengths, the dtype, the view and how logits become a score."""
-        from rerankdistill.encoding import locate, model_fingerprint
-
-        mark = model_fingerprint(self.name, self.revision)
-        if not Path(locate(self.name)).exists() and mark == model_fingerprint(self.name, "main"):
-            self.model  # noqa: B018  an unpinned model that was never fetched: fetch it, so that its commit is known
-            mark = model_fingerprint(self.name, self.revision)
-        options = self.options.model_dump(exclude={"token_budget"})
-        return fingerprint("cross_encoder", mark, self.lengths.model_dump(), self.device.dtype, self.view, options)
 
     @cached_property
     def model(self) -> Any:

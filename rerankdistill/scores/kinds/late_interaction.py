@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import Field
 
-from rerankdistill import devices
-from rerankdistill.artifacts import fingerprint
-from rerankdistill.cards import Card, parse
+from rerankdistill.cards import Card
 from rerankdistill.errors import CardError, DataError
-from rerankdistill.scores.card import Context, Lengths, ScorerCard
-from rerankdistill.types import FloatArray, Group, Scale, View
+from rerankdistill.scores.card import Context, ScorerCard
+from rerankdistill.scores.kinds._model import ModelKind
+from rerankdistill.types import FloatArray, Group, Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +42,7 @@ class LateInteractionOptions(Card):
     token_budget: int = Field(default=16384, gt=0)
 
 
-class Kind:
+class Kind(ModelKind[LateInteractionOptions]):
     """MaxSim of a multi-vector encoder by Hugging Face id, folder, or ``package:NAME/PATH``, loaded when first asked.
 
     ``lengths.query`` and ``lengths.doc`` replace the model's own limits; a query that the model expands to a fixed
@@ -51,47 +50,17 @@ class Kind:
     """
 
     Options = LateInteractionOptions
-    needs_texts = True
+    kind = "late_interaction"
     scale = Scale.SIMILARITY
-
-    def __init__(
-        self,
-        model: str,
-        revision: str | None = None,
-        view: View = View.TITLE_TEXT,
-        lengths: Lengths | None = None,
-        options: LateInteractionOptions | None = None,
-        device: str = "auto",
-        dtype: devices.Dtype = "auto",
-    ) -> None:
-        self.name, self.revision, self.view = model, revision, view
-        self.lengths, self.options = lengths or Lengths(), options or LateInteractionOptions()
-        self._device, self._dtype = device, dtype
 
     @classmethod
     def open(cls, card: ScorerCard, context: Context) -> Self:
         """The teacher of a card. Raises CardError: mistakes in its options, another scale, or ``lengths.total``."""
-        options = parse(LateInteractionOptions, card.options, f"{card.name}: options")
-        card.require_scale(cls.scale)
+        found = super().open(card, context)
         if card.lengths.total:
             fix = "write lengths.query and lengths.doc, or neither"
             raise CardError("query and document are read apart: lengths.total says nothing", where=card.name, fix=fix)
-        return cls(card.model, card.pinned_revision, card.view, card.lengths, options, context.device, card.dtype)
-
-    @cached_property
-    def device(self) -> devices.Device:
-        return devices.choose(self._device, self._dtype)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the model's weights and configuration or its commit, the lengths, the dtype and the view."""
-        from rerankdistill.encoding import model_fingerprint
-
-        mark = model_fingerprint(self.name, self.revision)
-        if mark == model_fingerprint(self.name, "main"):
-            self.model  # noqa: B018  an unpinned model that was never fetched: fetch it, so that its commit is known
-            mark = model_fingerprint(self.name, self.revision)
-        return fingerprint("late_interaction", mark, self.lengths.model_dump(), self.device.dtype, self.view)
+        return found
 
     @cached_property
     def model(self) -> Any:

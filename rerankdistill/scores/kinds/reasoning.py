@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from rerankdistill.errors import CardError
 from rerankdistill.scores.card import ScorerCard
-from rerankdistill.scores.llm.pointwise import Pointwise, PromptOptions, answers, sigmoid
+from rerankdistill.scores.llm.pointwise import Pointwise, PromptOptions, TwoWords, answers, sigmoid
 from rerankdistill.scores.llm.prompts import Prompt, continued
 from rerankdistill.types import Answer, Group, Scale
 
@@ -34,16 +34,9 @@ class ReasoningOptions(PromptOptions):
     """
 
     template: str = "reasoning"
-    options: tuple[str, str] = ("true", "false")
+    options: TwoWords = ("true", "false")
     output: Literal["probability", "logit"] = "probability"
     max_thinking: PositiveInt = 1024
-
-    @field_validator("options")
-    @classmethod
-    def _differ(cls, options: tuple[str, str]) -> tuple[str, str]:
-        if not all(option.strip() for option in options) or options[0].strip() == options[1].strip():
-            raise ValueError("two different words are needed")
-        return options
 
 
 class Kind(Pointwise[ReasoningOptions]):

@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from rerankdistill import devices
-from rerankdistill.artifacts import fingerprint
-from rerankdistill.cards import Card, parse
+from rerankdistill.cards import Card
 from rerankdistill.errors import CardError, DataError
-from rerankdistill.scores.card import Context, Lengths, ScorerCard
-from rerankdistill.types import Answer, FloatArray, Group, Scale, View
+from rerankdistill.scores.kinds._model import ModelKind
+from rerankdistill.types import Answer, FloatArray, Group, Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +72,7 @@ class Seq2SeqOptions(Card):
         return self.output
 
 
-class Kind:
+class Kind(ModelKind[Seq2SeqOptions]):
     """A sequence-to-sequence re-ranker by Hugging Face id, folder, or ``package:NAME/PATH``, loaded when first asked.
 
     ``lengths.total`` (512 tokens where it is not given) bounds the whole prompt; ``lengths.doc`` bounds the document
@@ -82,47 +80,12 @@ class Kind:
     """
 
     Options = Seq2SeqOptions
-    needs_texts = True
+    kind = "seq2seq"
 
-    def __init__(
-        self,
-        model: str,
-        revision: str | None = None,
-        view: View = View.TITLE_TEXT,
-        lengths: Lengths | None = None,
-        options: Seq2SeqOptions | None = None,
-        device: str = "auto",
-        dtype: devices.Dtype = "auto",
-    ) -> None:
-        self.name, self.revision, self.view = model, revision, view
-        self.lengths, self.options = lengths or Lengths(), options or Seq2SeqOptions()
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
         self.scale = SCALES[self.options.reading]
         self.keeps = ("details",) if len(self.options.tokens) == 2 else ()
-        self._device, self._dtype = device, dtype
-
-    @classmethod
-    def open(cls, card: ScorerCard, context: Context) -> Self:
-        """The teacher of a card. Raises CardError: mistakes in its options, or another scale than they give."""
-        options = parse(Seq2SeqOptions, card.options, f"{card.name}: options")
-        found = cls(card.model, card.pinned_revision, card.view, card.lengths, options, context.device, card.dtype)
-        card.require_scale(found.scale)
-        return found
-
-    @cached_property
-    def device(self) -> devices.Device:
-        return devices.choose(self._device, self._dtype)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the model's weights or commit, the lengths, the dtype, the view, the template and the reading."""
-        from rerankdistill.encoding import model_fingerprint
-
-        mark = model_fingerprint(self.name, self.revision)
-        if mark == model_fingerprint(self.name, "main"):
-            self.model  # noqa: B018  an unpinned model that was never fetched: fetch it, so that its commit is known
-            mark = model_fingerprint(self.name, self.revision)
-        options = self.options.model_dump(exclude={"token_budget"})
-        return fingerprint("seq2seq", mark, self.lengths.model_dump(), self.device.dtype, self.view, options)
 
     @cached_property
     def tokenizer(self) -> Any:

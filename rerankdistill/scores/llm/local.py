@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,10 +41,7 @@ class LocalModel:
     @cached_property
     def fingerprint(self) -> str:
         """Of weights or commit, adapter, dtype, the most tokens, the engine, and how a question is laid out."""
-        mark = self._mark()
-        if not Path(self.name).exists() and mark == pack.mark(self.name, "main"):
-            self.model  # noqa: B018  an unpinned model that was never fetched: fetch it, so that its commit is known
-            mark = self._mark()
+        mark = pack.mark(self.name, self.card.pinned_revision, lambda: self.model)
         adapter = pack.mark(pack.resolve(self.options.adapter, self.context.base)) if self.options.adapter else ""
         layout = self.options.model_dump(include={"chat_template", "chat_options"})
         return fingerprint(self.engine, mark, adapter, self.device.dtype, self.card.lengths.total, layout)
@@ -192,9 +188,6 @@ class LocalModel:
 
     def _config(self) -> Any:
         return self.model.config
-
-    def _mark(self) -> str:
-        return pack.mark(self.name, self.card.pinned_revision)
 
     def _check(self, lengths: Sequence[int]) -> None:
         if max(lengths) > self.limit:

@@ -35,7 +35,7 @@ class LocalOptions(Card):
     engine: Literal["auto", "transformers", "vllm"] = "auto"
 
 
-HOW = frozenset({"adapter", "share_prefix", "token_budget", "chat_template", "chat_options", "engine"})
+HOW = frozenset(LocalOptions.model_fields)
 """The options above, which the model's own fingerprint takes care of: a kind leaves them out of its own."""
 
 

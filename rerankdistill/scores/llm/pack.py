@@ -7,11 +7,12 @@ are put into a model made from the configuration alone, and that is saved with t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rerankdistill import artifacts
-from rerankdistill.encoding import locate, model_fingerprint
+from rerankdistill.encoding import fetched_fingerprint, locate, model_fingerprint
 from rerankdistill.errors import ArtifactError, DataError
 from rerankdistill.kinds import missing
 
@@ -44,12 +45,12 @@ def is_gguf(model: str) -> bool:
     return model.endswith(".gguf")
 
 
-def mark(model: str, revision: str | None = None) -> str:
+def mark(model: str, revision: str | None = None, fetch: Callable[[], object] | None = None) -> str:
     """The fingerprint of a resolved model: of a gguf file's content; of a folder's weights, configuration, vocabulary
-    and chat template; of an id and its revision."""
+    and chat template; of an id and its revision, once it was fetched where ``fetch`` says how."""
     if is_gguf(model):
         return artifacts.fingerprint("gguf", artifacts.hash_file(Path(model)), FORMAT)
-    return model_fingerprint(model, revision)
+    return fetched_fingerprint(model, revision, fetch) if fetch else model_fingerprint(model, revision)
 
 
 def unpacked(model: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
+from pydantic import AfterValidator
 
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.cards import parse
@@ -33,6 +34,15 @@ class PromptOptions(LocalOptions):
     template: str = "plain"
     prompt: PromptTexts = PromptTexts()
 
+
+def _differ(words: tuple[str, str]) -> tuple[str, str]:
+    if not all(word.strip() for word in words) or words[0].strip() == words[1].strip():
+        raise ValueError("two different words are needed")
+    return words
+
+
+TwoWords = Annotated[tuple[str, str], AfterValidator(_differ)]
+"""The words for relevant and for not."""
 
 O = TypeVar("O", bound=PromptOptions)  # noqa: E741
 

@@ -65,7 +65,8 @@ class Evidence:
         first, student: scores of the first stage and of the student before training; empty where unknown.
         lengths: of the texts, in any unit.
         again: the teacher's scores of some lists that were put to it in another order, in the order of ``doc_ids``.
-        swaps: P(i beats j) and P(j beats i) of pairs that were asked about in both positions.
+        flips: of pairs that were asked about in both positions, the share decided otherwise when swapped.
+        malformed: the share of its written or chosen answers that could not be read.
         others: other teachers' scores by their names.
         tau: the temperature of the listwise target; None: what is usual for the scale (see :data:`NATURAL`).
     """
@@ -78,7 +79,8 @@ class Evidence:
     student: Rows = field(default_factory=dict)
     lengths: Rows = field(default_factory=dict)
     again: Rows = field(default_factory=dict)
-    swaps: Sequence[tuple[float, float]] = ()
+    flips: float | None = None
+    malformed: float | None = None
     others: Mapping[str, Rows] = field(default_factory=dict)
     tau: float | None = None
 
@@ -116,7 +118,7 @@ class Findings:
         length_rho: mean rank correlation with length; ``length_same``: share of lists ordered by length alone, the
             same way round.
         order_tau: mean Kendall tau-b of a list and the same list put in another order; ``flips``: share of pairs
-            decided otherwise when swapped.
+            decided otherwise when swapped; ``malformed``: share of its answers that could not be read.
         taus: mean Kendall tau-b with other teachers.
     """
 
@@ -156,6 +158,7 @@ class Findings:
     length_same: float | None = None
     order_tau: float | None = None
     flips: float | None = None
+    malformed: float | None = None
     taus: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -354,13 +357,8 @@ def _long(lists: Mapping[str, Values], other: Mapping[str, Values]) -> list[str]
 
 def _consistency(evidence: Evidence, lists: Mapping[str, Values]) -> dict[str, Any]:
     """Whether the teacher says the same when the same is asked in another order."""
-    about: dict[str, Any] = {
-        "order_tau": _mean(agreement(lists, _aligned(evidence, evidence.again, "the second time")))
-    }
-    if len(evidence.swaps):
-        forth, back = np.asarray(evidence.swaps, np.float64).T
-        about["flips"] = float(((forth > 0.5) == (back > 0.5)).mean())
-    return about
+    order_tau = _mean(agreement(lists, _aligned(evidence, evidence.again, "the second time")))
+    return {"order_tau": order_tau, "flips": evidence.flips, "malformed": evidence.malformed}
 
 
 def _mean(values: Iterable[Any]) -> float | None:

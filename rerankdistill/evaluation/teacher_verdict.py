@@ -47,6 +47,9 @@ STEADY = 0.7
 FLIPS = 0.25
 """Share of pairs decided otherwise when swapped: half of it is coin-tossing by a teacher that cannot decide."""
 
+UNREAD = 0.5
+"""Share of answers that could not be read from which what is left is the order that the teacher was given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -206,6 +209,15 @@ def _unsteady(f: Findings) -> Fault | None:
     return None
 
 
+def _malformed(f: Findings) -> Fault | None:
+    if f.malformed is None or f.malformed < SOME:
+        return None
+    share = _percent(f.malformed)
+    if f.malformed >= UNREAD:
+        return Fault("malformed", True, f"it does not answer what it is asked ({share} of its answers are malformed)")
+    return Fault("malformed answers", False, f"care ({share} of its answers are malformed)")
+
+
 def _gaps(f: Findings) -> Fault | None:
     if f.unanswered < SOME:
         return None
@@ -251,6 +263,7 @@ def _percent(share: float) -> str:
 
 LOOKS: tuple[Callable[[Findings], Fault | None], ...] = (
     _constant,
+    _malformed,
     _reversed,
     _random,
     _reversed_in_part,

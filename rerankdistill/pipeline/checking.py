@@ -17,7 +17,7 @@ from rerankdistill.evaluation.teacher_check import Evidence, check
 from rerankdistill.evaluation.teacher_verdict import verdict
 from rerankdistill.examples.table import open_examples
 from rerankdistill.kinds import open_kind
-from rerankdistill.pipeline.inspection import choose_queries, scores_of, text_lengths, vector_rows
+from rerankdistill.pipeline.inspection import answering, choose_queries, costs, scores_of, text_lengths, vector_rows
 from rerankdistill.pipeline.lanes import Training, read_training
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.mining import read_run
@@ -102,7 +102,8 @@ def _evidence(ws: Workspace, lessons: Lessons, tau: float | None, options: Any) 
     most = STUDENT_QUERIES if judgements else TO_KNOW_A_COPY
     student = _student_rows(ws, lessons, queries, doc_ids, options, most)
     lengths = text_lengths(doc_ids, lessons.shelf)
-    return Evidence(doc_ids, rows, faculty.scale, judgements, first, student, lengths, tau=tau)
+    shares = answering(costs(faculty.stores(lessons.scored)).usage)
+    return Evidence(doc_ids, rows, faculty.scale, judgements, first, student, lengths, tau=tau, **shares)
 
 
 def _asked(ws: Workspace, lessons: Lessons, training: Training) -> tuple[list[Query], list[Judgement]]:

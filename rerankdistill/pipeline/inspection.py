@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from rerankdistill.runs.store import save_run
 from rerankdistill.runs.trec import read_run as read_trec
 from rerankdistill.scores.card import ScorerCard, load_members
 from rerankdistill.scores.score import score
-from rerankdistill.scores.store import open_store, read_store, store_folder
+from rerankdistill.scores.store import open_store
 from rerankdistill.types import FloatArray, Group, Judgement, Query, Run, View
 
 PREFERRED = ("dev", "train", "test")
@@ -121,6 +121,7 @@ def measure_teachers(names: Sequence[str], task: Task, out: Path, notes: Notes |
         evidence = Evidence(
             bench.lists, each.rows, each.faculty.scale, bench.judgements, bench.first, student,
             bench.lengths(each.faculty.shelf.view), each.again, others=others, tau=task.tau,
+            **answering(each.costs.usage),
         )  # fmt: skip
         findings = check(evidence, task.seed)
         found.append(_measured(label, each, findings, bench))
@@ -134,6 +135,7 @@ class Scored:
     faculty: Faculty
     rows: Mapping[str, FloatArray]
     again: Mapping[str, FloatArray]
+    costs: Costs
     memory_mb: float
     gpu_mb: float | None
 
@@ -203,7 +205,8 @@ class Bench:
         steps = faculty.scored_steps(self.asked, self.candidates)
         walk(steps, self.ws.notes)
         rows = faculty.fused(faculty.raw(self.asked, self.candidates, steps))
-        return Scored(faculty, rows, self._again(faculty), peak_memory(), _gpu_memory())
+        again = self._again(faculty)
+        return Scored(faculty, rows, again, costs(faculty.stores(steps)), peak_memory(), _gpu_memory())
 
     def _again(self, faculty: Faculty) -> dict[str, FloatArray]:
         """A listwise teacher's scores of a few lists that were put to it in another order, in the order of ``lists``;
@@ -330,31 +333,45 @@ def _forget_gpu() -> None:
 
 
 def _measured(label: str, each: Scored, findings: Findings, bench: Bench) -> Measured:
-    faculty, task = each.faculty, bench.task
-    rate, usage, cost = _costs(faculty)
-    money = round(cost * task.pairs, 4) if cost is not None and task.pairs else None
+    faculty, task, spent, rate = each.faculty, bench.task, each.costs, each.costs.pairs_per_second
+    money = round(spent.price * task.pairs, 4) if spent.price is not None and task.pairs else None
     on = {"collection": task.collection, "split": bench.split, "run": bench.run_name, "depth": task.depth,
           "student": task.student, "date": time.strftime("%Y-%m-%d")}  # fmt: skip
     kind = faculty.card.kind if isinstance(faculty.card, ScorerCard) else "ensemble"
     seconds = round(task.pairs / rate, 1) if rate and task.pairs else None
     return Measured(
         label, kind, str(faculty.scale), findings, verdict(findings), on,
-        rate, each.memory_mb, each.gpu_mb, seconds, money, usage,
+        rate, each.memory_mb, each.gpu_mb, seconds, money, spent.usage,
     )  # fmt: skip
 
 
-def _costs(faculty: Faculty) -> tuple[float | None, dict[str, float], float | None]:
-    """Pairs per second of all members one after the other, their counters added up, and the price of a pair."""
+class Costs(NamedTuple):
+    """Of all members of a teacher: pairs per second of one after the other, their counters added up, a pair's price."""
+
+    pairs_per_second: float | None
+    usage: dict[str, float]
+    price: float | None
+
+
+def costs(stores: Sequence[Any]) -> Costs:
+    """What a teacher's scores have cost so far, by its members' stores."""
     seconds, usage, price, paid = 0.0, dict[str, float](), 0.0, False
-    for member in faculty.members:
-        teacher = faculty.open(member)
-        store = read_store(store_folder(faculty.ws.root / "scores", member.card.name, teacher.fingerprint))
+    for store in stores:
         seconds += 1 / store.pairs_per_second if store.pairs_per_second else 0.0
         for name, amount in store.usage.items():
             usage[name] = usage.get(name, 0.0) + amount
         if "cost" in store.usage and len(store):
             price, paid = price + store.usage["cost"] / len(store), True
-    return (round(1 / seconds, 2) if seconds else None), usage, (price if paid else None)
+    return Costs(round(1 / seconds, 2) if seconds else None, usage, price if paid else None)
+
+
+def answering(usage: Mapping[str, float]) -> dict[str, Any]:
+    """Which share of its answers could not be read, and of pairs that the order of asking decided, as evidence."""
+    shares = {"malformed": ("malformed", "requests"), "flips": ("flips", "both_ways")}
+    return {
+        name: usage[part] / usage[whole] if part in usage and usage.get(whole) else None
+        for name, (part, whole) in shares.items()
+    }
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from rerankdistill.evaluation.cost import parameters, throughput
 from rerankdistill.evaluation.fidelity import fidelity
 from rerankdistill.evaluation.measure import measure
 from rerankdistill.evaluation.report import write_report
+from rerankdistill.evaluation.unseen import SUFFIX, add_unseen, unseen_queries
 from rerankdistill.pipeline.card import EvaluateCard, StudentCard, own_collection
 from rerankdistill.pipeline.engines import (
     Engine,
@@ -81,7 +82,7 @@ class Proof:
         inputs = {f"{engine.name}/{number}": engine.run.fingerprint for number, engine in enumerate(engines)}
         inputs["judgements"] = self.source.judgements_fingerprint(self.target.split)
         about = {"measures": list(self.target.measures), "mode": self.target.mode}
-        manifest = artifacts.plan("report", 1, about, inputs)
+        manifest = artifacts.plan("report", 2, about, inputs)
         place = self.ws.root / "reports" / self.asked.name
         needs = tuple(engine.run for engine in engines)
         step = Step(f"report {self.asked.name}", place, manifest, needs)
@@ -202,17 +203,35 @@ class Proof:
     def _report(self, engines: Sequence[Engine]) -> Report:
         self._refuse_trained_queries()
         speeds = self._speeds(engines)
-        every, runs = self._measured(engines, speeds)
+        unseen = self._unseen()
+        every, runs = self._measured(engines, speeds, unseen)
         seeds: dict[str, list[Row]] = {}
         for row in every:
             seeds.setdefault(row.name, []).append(row)
         rows = [self._with_fidelity(average_rows(same) if len(same) > 1 else same[0], runs) for same in seeds.values()]
-        compared = tuple(asdict(found) for found in compare(every, self._pairs(rows), self.target.measures[:1]))
-        queries = len(rows[0].per_query[self.target.measures[0]])
-        return Report(self.source.name, self.split, queries, tuple(rows), compared, tuple(self._notes(speeds)))
+        main = self.target.measures[0]
+        tested = (main, main + SUFFIX) if unseen else (main,)
+        compared = tuple(asdict(found) for found in compare(every, self._pairs(rows), tested))
+        queries, notes = len(rows[0].per_query[main]), self._notes(speeds, len(unseen))
+        return Report(self.source.name, self.split, queries, tuple(rows), compared, tuple(notes))
+
+    def _unseen(self) -> frozenset[str]:
+        """The test queries whose relevant documents no training query was judged for."""
+        if not own_collection(self.ws.card, self.target):
+            return frozenset()
+        every = [lesson.of(stage) for lesson in self.lessons.values() for stage in lesson.student.stages]
+        judged = [lesson for lesson in every if "train" in lesson.lane.sets]
+        if not judged:
+            return frozenset()
+        real = {query.query_id for query in self.ws.source().queries("train")}
+        positives: set[str] = set()
+        for training in {lesson.queries.folder: read_training(lesson.queries) for lesson in judged}.values():
+            learned = real - training.dev
+            positives |= {j.doc_id for j in training.judgements if j.grade > 0 and j.query_id in learned}
+        return unseen_queries(self.source.judgements(self.target.split), positives)
 
     def _measured(
-        self, engines: Sequence[Engine], speeds: dict[str, dict[str, float]]
+        self, engines: Sequence[Engine], speeds: dict[str, dict[str, float]], unseen: frozenset[str]
     ) -> tuple[list[Row], dict[str, Run]]:
         """One row for each engine and seed, and a run for each name. A student's model card gets its figures."""
         judgements = list(self.source.judgements(self.target.split))
@@ -221,7 +240,7 @@ class Proof:
         for engine in engines:
             run = read_run(engine.run)
             runs.setdefault(engine.name, run)
-            found = measure(run, judgements, self.target.measures)
+            found = add_unseen(measure(run, judgements, self.target.measures), self.target.measures[0], unseen)
             spent = [artifacts.read(step.folder, "run").counts.get("latency_ms") for step in engine.latency_of]
             total = None if not spent or None in spent else float(sum(filter(None, spent)))
             extra = {**engine.extra, **speeds.get(engine.name, {})}
@@ -270,7 +289,7 @@ class Proof:
                 found[engine.name] |= {"docs_per_s": round(speed.a, 1), "speed_vs_teacher": round(speed.ratio, 2)}
         return found
 
-    def _notes(self, speeds: dict[str, dict[str, float]]) -> list[str]:
+    def _notes(self, speeds: dict[str, dict[str, float]], unseen: int) -> list[str]:
         lines = [
             f"{name} encodes documents {speed['speed_vs_teacher']} times as fast as the teacher's encoder "
             "(the same texts, in turn, in the same run)."
@@ -282,6 +301,11 @@ class Proof:
         reads = any(unlabelled & set(card.queries) or any(stage.match for stage in card.stages) for card in students)
         if reads and own_collection(self.ws.card, self.target):
             lines.append("Transductive: the documents took part in training, the test queries and judgements did not.")
+        if unseen:
+            lines.append(
+                f"{self.target.measures[0]}{SUFFIX}: over the {unseen} queries none of whose relevant documents is "
+                "relevant to a training query; on the others, labels may be remembered by document."
+            )
         seeds = len(self.ws.card.seeds)
         lines.append(f"{seeds} seed{'s' if seeds > 1 else ''}; a trained row is the mean over them.")
         return lines

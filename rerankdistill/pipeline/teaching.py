@@ -174,6 +174,14 @@ class Faculty:
         mark = json.loads((step.folder / "store.json").read_text("utf-8"))["store"]
         return store_folder(self.ws.root / "scores", member.card.name, mark)
 
+    def _open_store(self, member: Member, step: Step) -> Any:
+        step.require()
+        return read_store(self._store(member, step))
+
+    def stores(self, scored: Sequence[Step]) -> list[Any]:
+        """Each member's store, by the steps of :meth:`scored_steps`; no model is opened for it."""
+        return [self._open_store(member, step) for member, step in zip(self.members, scored, strict=True)]
+
     def _estimate(self, member: Member, asked: Asked, candidates: Step) -> float | None:
         """Seconds for the pairs that no store has, where the candidates are known and the teacher has been timed."""
         try:
@@ -197,8 +205,7 @@ class Faculty:
         lists, queries = read_candidates(candidates), list(asked.read())
         found = []
         for member, step in zip(self.members, scored, strict=True):
-            step.require()
-            store = read_store(self._store(member, step))
+            store = self._open_store(member, step)
             groups = list(self.groups(queries, lists, store.needs_texts))
             rows = store.lookup(groups)
             found.append({group.query.query_id: row for group, row in zip(groups, rows, strict=True)})

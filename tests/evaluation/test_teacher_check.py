@@ -124,10 +124,18 @@ def test_asking_in_another_order_shows_what_the_order_decides():
     assert judged(BENCH.good, again=same).grade == "good"
     other = {q: generator.normal(size=20) for q in some}
     assert judged(BENCH.good, again=other).names == ("unsteady",)
-    assert judged(BENCH.good, swaps=[(0.9, 0.1), (0.2, 0.8)]).grade == "good"
-    told = judged(BENCH.good, swaps=[(0.9, 0.8), (0.9, 0.7), (0.6, 0.4)])
+    assert judged(BENCH.good, flips=0.1).grade == "good"
+    told = judged(BENCH.good, flips=0.67)
     assert told.names == ("unsteady",)
     assert "67 %" in told.words
+
+
+def test_a_teacher_that_does_not_answer_teaches_the_order_it_was_given():
+    """Its order may be good: it is the first stage's, in which an unread answer leaves the documents."""
+    assert judged(BENCH.good, malformed=0.01).grade == "good"
+    assert judged(BENCH.good, malformed=0.2).names == ("malformed answers",)
+    told = judged(BENCH.good, malformed=0.995)
+    assert (told.grade, told.names) == ("do not distil", ("malformed",))
 
 
 def test_gaps_and_ties_are_worth_a_word():

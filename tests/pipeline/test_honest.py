@@ -117,3 +117,32 @@ def test_the_report_is_written_from_runs_that_every_judged_query_counts_in(mini,
     assert report["queries"] == len(TEST)
     assert {row["kind"] for row in report["rows"]} == {"first_stage", "student_before", "student", "fusion", "teacher"}
     assert proof.slug("msmarco-passage/trec-dl-2019/judged") == "msmarco-passage-trec-dl-2019-judged"
+
+
+def test_queries_whose_documents_were_training_positives_are_told_apart(mini, collection, tmp_path):
+    """Eighteen test queries get a document that a training query was judged for; the others are measured apart. What a
+    dev query was judged for is not learnt, and so was not seen."""
+    path = collection / "qrels/test.tsv"
+    path.write_text(path.read_text() + "".join(f"q{n}\td{n - 40}\t1\n" for n in TEST[:18]))
+    mini["students"]["small"]["control"] = "none"
+    _, (report,) = evaluate(mini, tmp_path / "work")
+    apart, whole = figures(report, "ndcg@10 unseen"), figures(report)
+    assert apart.keys() == whole.keys()
+    rows = (tmp_path / "work/reports/test/per_query.tsv").read_text().splitlines()
+    values = [line.split("\t") for line in rows if line.startswith("bm25\t")]
+    mine = {query: float(value) for _, _, measure, query, value in values if measure == "ndcg@10 unseen"}
+    asked = pq.read_table(tmp_path / "work/queries/train/queries.parquet").to_pydict()
+    learned = {q for q, dev in zip(asked["query_id"], asked["dev"], strict=True) if not dev}
+    fresh = {f"q{n}" for n in TEST if n >= 58 or f"q{n - 40}" not in learned}
+    assert set(mine) == fresh
+    assert len(fresh) >= 12
+    assert np.mean(list(mine.values())) == pytest.approx(apart["bm25"])
+    tested = {(each["measure"], each["queries"]) for each in report["comparisons"]}
+    assert tested == {("ndcg@10", 30), ("ndcg@10 unseen", len(fresh))}
+    assert any(f"over the {len(fresh)} queries" in note for note in report["notes"])
+
+
+def test_where_no_document_is_shared_nothing_is_told_apart(mini, tmp_path):
+    mini["students"]["small"]["control"] = "none"
+    _, (report,) = evaluate(mini, tmp_path / "work")
+    assert all("ndcg@10 unseen" not in row["measures"] for row in report["rows"])

@@ -13,6 +13,7 @@ from llm_fake import FakeModel, teacher
 from oracles import best_first, duel, group
 
 from rerankdistill.errors import CardError
+from rerankdistill.scores.kinds.pairwise import PairwiseOptions
 from rerankdistill.scores.llm import preferences
 from rerankdistill.scores.llm.preferences import Preferences, bradley_terry, play, win_rates
 from rerankdistill.types import Scale
@@ -201,8 +202,15 @@ def test_comparisons_are_counted_and_share_query_and_first_passage():
     kind = pairwise(model)
     kind.judge([group([1, 2, 3, 4])])
     assert (kind.usage["comparisons"], kind.usage["requests"], kind.usage["malformed"]) == (6, 12, 0)
+    assert (kind.usage["both_ways"], kind.usage["flips"]) == (6, 0)
     assert len({ask.shared for ask in model.asked}) == 4
     assert len(model.calls) == 1
+
+
+def test_a_pair_that_the_order_of_asking_decides_is_counted():
+    kind = pairwise(FakeModel(lambda ask, option: 1.0 if option == PairwiseOptions().choices[0] else 0.0))
+    kind.judge([group([1, 2, 3])])
+    assert (kind.usage["both_ways"], kind.usage["flips"]) == (3, 3)
 
 
 def test_a_choice_that_an_endpoint_leaves_out_was_never_made_and_silence_is_no_answer():

@@ -104,8 +104,9 @@ class Kind:
     """Preferences of a language model. ``scale`` is ``probability`` (mean win rate), ``logit`` (Bradley-Terry) or
     ``rank`` (``n - rank``, from a sort), by its options.
 
-    ``usage`` holds the model's counters, ``comparisons`` (pairs that were asked about, in whatever orders) and
-    ``malformed`` (answers that named neither document).
+    ``usage`` holds the model's counters, ``comparisons`` (pairs that were asked about, in whatever orders),
+    ``malformed`` (answers that named neither document), ``both_ways`` (pairs answered in both orders) and ``flips``
+    (those of them that the order of asking decided: the same side was chosen both times).
     """
 
     Options = PairwiseOptions
@@ -119,7 +120,7 @@ class Kind:
         self.model, self.options, self.lengths = model, options, card.lengths
         self.scale: Scale = options.scale
         self.view: View = card.view
-        self._counts = {"comparisons": 0.0, "malformed": 0.0}
+        self._counts = {"comparisons": 0.0, "malformed": 0.0, "both_ways": 0.0, "flips": 0.0}
 
     @classmethod
     def open(cls, card: ScorerCard, context: Context) -> Self:
@@ -191,6 +192,9 @@ class Kind:
         for (at, swapped), chance in zip(asked, chances.tolist(), strict=True):
             if not math.isnan(chance):
                 found[at].append(1 - chance if swapped else chance)
+        twice = [each for each in found if len(each) > 1]
+        self._counts["both_ways"] += len(twice)
+        self._counts["flips"] += sum((one > 0.5) != (other > 0.5) for one, other in twice)
         return [sum(each) / len(each) if each else math.nan for each in found]
 
     def _sides(self, query: str, texts: Sequence[str], duel: Duel) -> tuple[bool, ...]:

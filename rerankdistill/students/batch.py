@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,20 @@ LiveScores = Callable[[Sequence[Example], Sequence[str]], FloatArray]
 FALSE_NEGATIVE = 0.95
 """A document that the teacher puts above this share of the positive's height over the list's lowest score is taken for
 an unlabelled positive and is no negative (NV-Retriever's positive-aware mining)."""
+
+
+class Budget(NamedTuple):
+    """What one training step may hold, in padded tokens; it decides memory and speed, and no result.
+
+    Attributes:
+        tokens: go through the network at once.
+        kept: have their activations kept for the backward pass. What is read in one go and is more is encoded twice:
+            only its output is kept, and each chunk is encoded again when its gradient is due, so that memory does not
+            grow with the lists (Gao et al. 2021, arXiv:2101.06983).
+    """
+
+    tokens: int
+    kept: int
 
 
 @dataclass(slots=True)

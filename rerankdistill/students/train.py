@@ -16,11 +16,14 @@ from rerankdistill import devices
 from rerankdistill.cards import Card
 from rerankdistill.contracts import DevEvaluation, Loss
 from rerankdistill.errors import DataError, RerankDistillWarning
-from rerankdistill.students.batch import ListBatch
+from rerankdistill.students.batch import Budget, ListBatch
 from rerankdistill.students.data import Schedule, StageData
 
 StepReport = Callable[[int, int, dict[str, float]], None]
 """``(steps done, steps in all, latest figures)``."""
+
+KEPT_ON_CPU, KEPT_ON_GPU = 16_384, 131_072
+"""A 6-layer encoder keeps about 0.2 MB for each token."""
 
 
 class StageOptions(Card):
@@ -36,6 +39,9 @@ class StageOptions(Card):
     accumulate: int = 1
     token_budget: int = 8192
     """Padded tokens that are encoded at once: bounds memory, changes no result."""
+    kept_tokens: int = 0
+    """Padded tokens of a step whose activations are kept; where documents (or pairs) have more, they are encoded twice
+    and memory no longer grows with the list. 0: 16,384 on a CPU, 131,072 on a GPU."""
     evaluate_every: int = 0
     """Steps between dev evaluations (and checkpoints); 0: four times in all."""
     patience: int = 0
@@ -43,6 +49,10 @@ class StageOptions(Card):
     keep_best: bool = True
     """Keep the weights of the best dev evaluation; False: the last ones."""
     trackers: tuple[str, ...] = ()
+
+    def budget(self, device: str) -> Budget:
+        """What a step may hold on a device."""
+        return Budget(self.token_budget, self.kept_tokens or (KEPT_ON_CPU if device == "cpu" else KEPT_ON_GPU))
 
 
 @dataclass
@@ -163,7 +173,7 @@ def _trainer(
             self.network = student.network
 
         def forward(self, batch: Any) -> Any:
-            return step_loss(student, loss, batch, options.token_budget)
+            return step_loss(student, loss, batch, options.budget(student.device.name))
 
     class DistillTrainer(Trainer):  # type: ignore[misc]
         """The trainer with our step, our order and our dev evaluation."""
@@ -218,16 +228,16 @@ def _trainer(
     return trainer
 
 
-def step_loss(student: Any, loss: Loss, batch: Any, token_budget: int) -> Any:
+def step_loss(student: Any, loss: Loss, batch: Any, budget: Budget) -> Any:
     """The loss of one batch: a scalar tensor."""
     import torch
 
     from rerankdistill.contracts import Scores
 
     if isinstance(batch, ListBatch):
-        scores = batch.scores(student.scores(batch, token_budget))
+        scores = batch.scores(student.scores(batch, budget))
     else:
-        scores = Scores(torch.empty(0), vectors=student.vectors(batch, token_budget))
+        scores = Scores(torch.empty(0), vectors=student.vectors(batch, budget))
     total, weight = loss(scores)
     if not float(weight):
         warnings.warn("a batch taught nothing: no list in it has two scored documents", RerankDistillWarning, 2)

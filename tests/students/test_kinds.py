@@ -9,9 +9,10 @@ from tiny_lessons import DOCS, LESSONS, QUERIES, read
 
 from rerankdistill.encoding import open_encoder
 from rerankdistill.errors import DataError
-from rerankdistill.students.batch import VectorBatch, list_batch
+from rerankdistill.students.batch import Budget, VectorBatch, list_batch
 from rerankdistill.students.kinds import bi_encoder, cross_encoder
 
+PLENTY = Budget(10**6, 10**6)
 TEXTS = [*DOCS.values(), "", "mill", " ".join(DOCS.values())]
 
 
@@ -58,20 +59,20 @@ def test_a_bi_encoder_is_opened_for_a_second_stage_as_it_was_saved(tiny, tmp_pat
     np.testing.assert_array_equal(again.encoder().encode(TEXTS, "doc"), student.encoder().encode(TEXTS, "doc"))
 
 
-@pytest.mark.parametrize("budget", [1, 40, 200])
+@pytest.mark.parametrize("budget", [Budget(1, 10**6), Budget(40, 10**6), Budget(200, 10**6), Budget(40, 0)])
 def test_embedding_in_chunks_changes_no_vector_and_no_gradient(tiny, budget):
     student = make_bi(tiny)
     student.ready(training=True)
     target = torch.linspace(0, 1, 32)
 
-    def run(tokens):
+    def run(held):
         student.network.zero_grad()
-        vectors = student.embed(TEXTS, "doc", tokens)
+        vectors = student.embed(TEXTS, "doc", held)
         (vectors @ target).square().sum().backward()
         grads = [p.grad.clone() for p in student.network.parameters() if p.grad is not None]
         return vectors.detach(), grads
 
-    whole, chunked = run(10**6), run(budget)
+    whole, chunked = run(PLENTY), run(budget)
     torch.testing.assert_close(chunked[0], whole[0], atol=1e-5, rtol=0)
     for one, other in zip(chunked[1], whole[1], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
@@ -81,7 +82,7 @@ def test_training_and_inference_see_the_same_vectors(tiny):
     student = make_bi(tiny)
     wanted = student.encoder().encode(TEXTS, "doc")
     student.ready(training=True)
-    np.testing.assert_allclose(student.embed(TEXTS, "doc", 512).detach().numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(student.embed(TEXTS, "doc", PLENTY).detach().numpy(), wanted, atol=1e-5)
 
 
 def test_a_bi_encoder_scores_every_query_against_every_document(tiny):
@@ -89,13 +90,13 @@ def test_a_bi_encoder_scores_every_query_against_every_document(tiny):
     batch = list_batch(LESSONS[:3], read, "batch")
     docs = student.encoder().encode(batch.docs, "doc")
     queries = student.encoder().encode(batch.queries, "query")
-    np.testing.assert_allclose(student.scores(batch, 64).detach().numpy(), queries @ docs.T, atol=1e-5)
+    np.testing.assert_allclose(student.scores(batch, Budget(64, 10**6)).detach().numpy(), queries @ docs.T, atol=1e-5)
 
 
 def test_vectors_to_match_stay_beside_their_texts(tiny):
     student = make_bi(tiny)
     targets = torch.arange(6.0).reshape(2, 3)
-    pair = student.vectors(VectorBatch(["the mill of arden", "visitors"], "doc", targets), 64)
+    pair = student.vectors(VectorBatch(["the mill of arden", "visitors"], "doc", targets), PLENTY)
     np.testing.assert_allclose(
         pair.student.detach().numpy(), student.encoder().encode(["the mill of arden", "visitors"], "doc"), atol=1e-5
     )
@@ -106,7 +107,7 @@ def test_dropout_is_off_unless_it_is_asked_for(tiny):
     quiet, noisy = make_bi(tiny), make_bi(tiny, dropout=0.5)
     for student, same in ((quiet, True), (noisy, False)):
         student.ready(training=True)
-        one, other = student.embed(TEXTS, "doc", 512), student.embed(TEXTS, "doc", 512)
+        one, other = student.embed(TEXTS, "doc", PLENTY), student.embed(TEXTS, "doc", PLENTY)
         assert torch.equal(one, other) is same
 
 
@@ -125,7 +126,7 @@ def test_a_saved_cross_encoder_is_a_plain_folder_that_gives_the_same_scores(tiny
     assert again.fingerprint != make_ce(tiny_ce).fingerprint, "a trained model is another model"
 
 
-@pytest.mark.parametrize("budget", [1, 64, 10**6])
+@pytest.mark.parametrize("budget", [Budget(1, 10**6), Budget(64, 10**6), Budget(64, 0), PLENTY])
 def test_cross_encoder_scores_land_in_the_cells_they_are_about(tiny_ce, budget):
     student = make_ce(tiny_ce)
     examples = [LESSONS[0], *LESSONS[4:6]]

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rerankdistill.encoding import Tokens, bucket, plan_batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rerankdistill.students.batch import Budget
 
 RATES = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "mlp_dropout",
@@ -13,6 +21,23 @@ RATES = (
 
 FEWEST = 16
 """Texts that one forward of a training step takes at least: smaller ones are not worth their overhead."""
+
+
+def run_chunks(run: Callable[[dict[str, Tensor]], Tensor], tokens: Tokens, budget: Budget, place: str) -> Tensor:
+    """``[texts, …]`` a network's outputs with gradient, chunk by chunk, in the order of the texts.
+
+    Past ``budget.kept`` every chunk is a checkpoint of its own: the gradients are those of the whole batch, exactly,
+    and no more than one chunk's activations are alive.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    chunks = plan_batches(tokens.lengths, budget.tokens, FEWEST)
+    twice = len(chunks) > 1 and sum(map(bucket, tokens.lengths)) > budget.kept
+    batches = [tokens.batch(rows, place) for rows in chunks]
+    parts = [checkpoint(run, batch, use_reentrant=False) if twice else run(batch) for batch in batches]
+    order = torch.tensor([row for rows in chunks for row in rows], device=parts[0].device)
+    return torch.cat(parts)[torch.argsort(order)]
 
 
 def without_dropout(model: Any, rate: float | None) -> None:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from rerankdistill import devices
 from rerankdistill.cards import Card
 from rerankdistill.contracts import Vectors
-from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, plan_batches
-from rerankdistill.students.kinds._network import FEWEST, fit_attention, without_dropout
+from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint
+from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
 from rerankdistill.students.layers import keep_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rerankdistill.contracts import Role
-    from rerankdistill.students.batch import ListBatch, VectorBatch
+    from rerankdistill.students.batch import Budget, ListBatch, VectorBatch
 
 
 class BiEncoderOptions(Card):
@@ -83,27 +83,28 @@ class Kind:
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(str(folder), create_model_card=False)
 
-    def embed(self, texts: Sequence[str], role: Role, token_budget: int) -> Tensor:
-        """``[len(texts), d]`` float32 with gradient, in length-sorted batches of at most ``token_budget`` tokens."""
+    def embed(self, texts: Sequence[str], role: Role, budget: Budget) -> Tensor:
+        """``[len(texts), d]`` with gradient, float32 at least."""
         import torch
 
         tokens = self._encoder.tokens(texts, role, self.training_tokens if role == "doc" else 0)
-        chunks = plan_batches(tokens.lengths, token_budget, FEWEST)
         with self.device.autocast():
-            parts = [self.network(tokens.batch(rows, self._place()))["sentence_embedding"].float() for rows in chunks]
-        order = torch.tensor([row for rows in chunks for row in rows], device=parts[0].device)
-        vectors = torch.cat(parts)[torch.argsort(order)]
+            vectors = run_chunks(self._forward, tokens, budget, self._place())
         if self.network.similarity_fn_name == "cosine":
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         return vectors
 
-    def scores(self, batch: ListBatch, token_budget: int) -> Tensor:
-        """``[b, m]``: every query of the batch against every distinct document of it."""
-        queries = self.embed(batch.queries, "query", token_budget)
-        return queries @ self.embed(batch.docs, "doc", token_budget).T
+    def _forward(self, features: dict[str, Tensor]) -> Tensor:
+        vectors: Tensor = self.network(features)["sentence_embedding"]
+        return vectors if vectors.element_size() > 4 else vectors.float()
 
-    def vectors(self, batch: VectorBatch, token_budget: int) -> Vectors:
-        return Vectors(self.embed(batch.texts, batch.role, token_budget), batch.targets.to(self._place()))
+    def scores(self, batch: ListBatch, budget: Budget) -> Tensor:
+        """``[b, m]``: every query of the batch against every distinct document of it."""
+        queries = self.embed(batch.queries, "query", budget)
+        return queries @ self.embed(batch.docs, "doc", budget).T
+
+    def vectors(self, batch: VectorBatch, budget: Budget) -> Vectors:
+        return Vectors(self.embed(batch.texts, batch.role, budget), batch.targets.to(self._place()))
 
     def encoder(self) -> TextEncoder:
         """The same model for inference; shares the weights."""

@@ -14,15 +14,15 @@ import numpy as np
 from rerankdistill import devices
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.cards import Card
-from rerankdistill.encoding import load, locate, map_batches, model_fingerprint, plan_batches, tokenise
-from rerankdistill.students.kinds._network import FEWEST, fit_attention, without_dropout
+from rerankdistill.encoding import load, locate, map_batches, model_fingerprint, tokenise
+from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
 from rerankdistill.students.layers import keep_layers
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rerankdistill.students.batch import ListBatch
+    from rerankdistill.students.batch import Budget, ListBatch
 
 
 class CrossEncoderOptions(Card):
@@ -74,7 +74,7 @@ class Kind:
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(str(folder), create_model_card=False)
 
-    def scores(self, batch: ListBatch, token_budget: int) -> Tensor:
+    def scores(self, batch: ListBatch, budget: Budget) -> Tensor:
         """``[b, m]``: every query against its own list."""
         import torch
 
@@ -83,13 +83,11 @@ class Kind:
         docs = [batch.docs[doc] for doc in batch.columns[rows, columns].tolist()]
         limit = self.training_tokens or self.options.max_tokens
         tokens = tokenise(self.network.tokenizer, queries, min(limit, self.options.max_tokens), docs)
-        chunks = plan_batches(tokens.lengths, token_budget, FEWEST)
         place = str(next(self.network.parameters()).device)
         with self.device.autocast():
-            parts = [self._forward(tokens.batch(chunk, place)) for chunk in chunks]
-        order = torch.tensor([row for chunk in chunks for row in chunk], device=place)
-        out = torch.zeros(batch.valid.shape, device=place)
-        return out.index_put((rows.to(place)[order], columns.to(place)[order]), torch.cat(parts))
+            found = run_chunks(self._forward, tokens, budget, place)
+        out = torch.zeros(batch.valid.shape, device=place, dtype=found.dtype)
+        return out.index_put((rows.to(place), columns.to(place)), found)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """``[len(pairs)]`` logits."""
@@ -100,7 +98,7 @@ class Kind:
 
     def _forward(self, features: dict[str, Tensor]) -> Tensor:
         logits: Tensor = self.network.model(**features).logits
-        return logits[:, 0].float()
+        return logits[:, 0] if logits.element_size() > 4 else logits[:, 0].float()
 
 
 def _load(init: str, revision: str | None) -> Any:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rerankdistill.errors import CardError
 
 PACKAGE = Path(__file__).parent
-SHELVES = {"teachers": "teachers", "indexes": "indexes", "pipelines": "scripts"}
+SHELVES = {"teachers": "teachers", "indexes": "indexes", "pipelines": "scripts", "sweeps": "scripts/sweeps"}
 """What a shelf of cards is called in the wheel, and its folder in a checkout."""
 
 

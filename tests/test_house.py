@@ -18,6 +18,8 @@ from rerankdistill import cards, kinds
 from rerankdistill.index.build import options_of, read_card
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import load_pipeline
+from rerankdistill.pipeline.learning import build_loss
+from rerankdistill.pipeline.sweep import expand, load_sweep
 from rerankdistill.scores.card import load_members, load_teacher
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +176,18 @@ def test_every_shipped_pipeline_is_good(name):
         read_card(index)
 
 
+@pytest.mark.parametrize("name", cards.list_cards("sweeps"))
+def test_every_shipped_sweep_is_good(name):
+    sweep = load_sweep(name)
+    assert sweep.name == name
+    whole = expand(sweep)
+    assert len(whole.students) == len(sweep.objectives) * max(1, len(sweep.students)) * max(1, len(sweep.teachers))
+    for student in whole.students.values():
+        cards.parse(open_kind("students", student.kind).Options, student.options, name)
+        for stage in student.stages:
+            build_loss(stage)
+
+
 def test_every_shipped_card_is_in_the_wheel():
     included = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
     places = included["force-include"]
@@ -183,6 +197,7 @@ def test_every_shipped_card_is_in_the_wheel():
         f"scripts/{path.name}": f"rerankdistill/shipped/pipelines/{path.name}"
         for path in (ROOT / "scripts").glob("*.toml")
     }
+    wanted["scripts/sweeps"] = "rerankdistill/shipped/sweeps"
     assert {key: place for key, place in places.items() if key.startswith("scripts/")} == wanted
 
 

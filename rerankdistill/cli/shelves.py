@@ -1,4 +1,4 @@
-"""``teachers``, ``indexes``, ``pipelines``, ``losses``, ``collections``: list, show, copy, check, measure."""
+"""``teachers``, ``indexes``, ``pipelines``, ``sweeps``, ``losses``, ``collections``: list, show, copy, check …"""
 
 from __future__ import annotations
 
@@ -80,6 +80,14 @@ def _check_pipeline(name: str) -> str:
     return f"{name}: good; collection {card.collection}, teacher {card.teacher}, students {', '.join(card.students)}"
 
 
+def _check_sweep(name: str) -> str:
+    from rerankdistill.pipeline.sweep import expand, load_sweep
+
+    sweep = load_sweep(name)
+    whole = expand(sweep)
+    return f"{name}: good; {len(whole.students)} students with {sweep.seeds} seeds each, against {sweep.against}"
+
+
 def _losses() -> typer.Typer:
     shelf = typer.Typer(help="The losses a student can be trained with.", no_args_is_help=True)
 
@@ -146,6 +154,7 @@ SHELVES = {
     "teachers": _card_shelf("teachers", "teachers", _check_teacher),
     "indexes": _card_shelf("indexes", "indexes", _check_index),
     "pipelines": _card_shelf("pipelines", "pipelines", _check_pipeline),
+    "sweeps": _card_shelf("sweeps", "sweeps", _check_sweep),
     "losses": _losses(),
     "collections": _collections(),
 }

@@ -41,7 +41,7 @@ def train(
     """
     card = _card(pipeline, set_, collection, teacher, student, loss, seeds, force)
     if dry_run:
-        _say_plan(card, out, proof=False)
+        say_plan(card, out, proof=False)
         return
     from rerankdistill.cli.progress import Terminal
     from rerankdistill.pipeline import verbs
@@ -74,7 +74,7 @@ def evaluate(
     """
     card = _card(pipeline, set_, collection, teacher, student, loss, seeds, force)
     if dry_run:
-        _say_plan(card, out, proof=True)
+        say_plan(card, out, proof=True)
         return
     from rerankdistill.cli.progress import Terminal
     from rerankdistill.pipeline import verbs
@@ -136,7 +136,7 @@ def _card(
     return whole.model_copy(update={"check": whole.check.model_copy(update={"force": True})})
 
 
-def _say_plan(card: PipelineCard, out: Path, proof: bool) -> None:
+def say_plan(card: PipelineCard, out: Path, proof: bool) -> None:
     from rerankdistill.cli.progress import duration
     from rerankdistill.pipeline import verbs
 

@@ -106,6 +106,8 @@ class EvaluateCard(Card):
     depth: int = Field(default=1000, gt=0)
     rerank_depth: int = Field(default=100, gt=0)
     measures: tuple[str, ...] = ("ndcg@10", "mrr@10", "map", "recall@100")
+    compare: tuple[tuple[str, str], ...] = ()
+    """Further pairs of rows, ``[system, baseline]``, that the report tests."""
     expect: tuple[str, ...] = ()
     """What the report must show, or the verb ends with exit code 6; see :mod:`rerankdistill.pipeline.expect`."""
 

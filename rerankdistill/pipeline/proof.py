@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rerankdistill import artifacts
-from rerankdistill.errors import DataError
+from rerankdistill.errors import CardError, DataError
 from rerankdistill.evaluation.compare import average_rows, compare
 from rerankdistill.evaluation.cost import parameters, throughput
 from rerankdistill.evaluation.fidelity import fidelity
@@ -81,7 +81,8 @@ class Proof:
         engines = self.engines()
         inputs = {f"{engine.name}/{number}": engine.run.fingerprint for number, engine in enumerate(engines)}
         inputs["judgements"] = self.source.judgements_fingerprint(self.target.split)
-        about = {"measures": list(self.target.measures), "mode": self.target.mode}
+        about = {"measures": list(self.target.measures), "mode": self.target.mode,
+                 "compare": [list(pair) for pair in self.target.compare]}  # fmt: skip
         manifest = artifacts.plan("report", 2, about, inputs)
         place = self.ws.root / "reports" / self.asked.name
         needs = tuple(engine.run for engine in engines)
@@ -262,7 +263,11 @@ class Proof:
     def _pairs(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Which rows are compared: a student with its controls, itself before, the first stage; fusions alike."""
         names = {row.name for row in rows}
-        pairs = []
+        pairs = list(self.target.compare)
+        for pair in pairs:
+            if unknown := set(pair) - names:
+                fix = f"rows: {', '.join(sorted(names))}"
+                raise CardError(f"compare: the report has no row {unknown.pop()!r}", where="evaluate", fix=fix)
         for name in self.ws.card.students:
             others = sorted(other for other in names if other.startswith(f"{name} "))
             others.sort(key=lambda other: other != f"{name} {CONTROL}")  # the first one is what a report marks against

@@ -8,7 +8,7 @@ import pytest
 
 from rerankdistill import cards, kinds
 
-SHELVES = ["teachers", "indexes", "pipelines"]
+SHELVES = ["teachers", "indexes", "pipelines", "sweeps"]
 
 
 @pytest.mark.parametrize("shelf", SHELVES)

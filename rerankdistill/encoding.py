@@ -143,29 +143,30 @@ class TextEncoder:
         token_budget: int = 16384,
     ) -> None:
         self.model, self.device, self.token_budget = model.to(device.name).eval(), device, token_budget
-        limit = int(model.max_seq_length or 512)
-        self.max_tokens = {role: min(limit, (max_tokens or {}).get(role, limit)) for role in ("query", "doc")}
-        self.dimension = int(model.get_embedding_dimension())
+        self._towers, wanted = towers(model), max_tokens or {}
+        limits = {role: int(tower.max_seq_length or 512) for role, tower in self._towers.items()}
+        self.max_tokens = {role: min(limit, wanted.get(role, limit)) for role, limit in limits.items()}
+        self.dimension = int(self._towers["doc"].get_embedding_dimension())
         self.fingerprint = fingerprint("text encoder", mark, self.max_tokens, device.dtype, dict(model.prompts))
 
     def tokens(self, texts: Sequence[str], role: Role, most: int = 0) -> Tokens:
         """The texts with the role's prompt, tokenised and cut to its limit, or to ``most`` where that is less."""
         prompt = self.model.prompts.get("query" if role == "query" else "document") or ""
         limit = min(self.max_tokens[role], most) if most else self.max_tokens[role]
-        return tokenise(self.model.tokenizer, [prompt + text for text in texts], limit)
+        return tokenise(self._towers[role].tokenizer, [prompt + text for text in texts], limit)
 
     def encode(self, texts: Sequence[str], role: Role, progress: Progress | None = None) -> FloatArray:
         """``[len(texts), dimension]`` float32; the dot product of two rows is the model's similarity."""
         if not texts:
             return np.empty((0, self.dimension), np.float32)
-        rows = map_batches(self.tokens(texts, role), self._forward, self.device, self.token_budget, progress)
-        return np.stack(rows).astype(np.float32)
+        tower, cosine = self._towers[role], self.model.similarity_fn_name == "cosine"
 
-    def _forward(self, features: dict[str, Tensor]) -> Tensor:
-        vectors: Tensor = self.model(features)["sentence_embedding"]
-        if self.model.similarity_fn_name == "cosine":
-            vectors = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-        return vectors
+        def forward(features: dict[str, Tensor]) -> Tensor:
+            vectors: Tensor = tower(features)["sentence_embedding"]
+            return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12) if cosine else vectors
+
+        rows = map_batches(self.tokens(texts, role), forward, self.device, self.token_budget, progress)
+        return np.stack(rows).astype(np.float32)
 
 
 def open_encoder(
@@ -190,6 +191,21 @@ def load_bi_encoder(model: str, revision: str | None = None) -> Any:
     from sentence_transformers import SentenceTransformer
 
     return load(lambda path: SentenceTransformer(path, revision=revision, device="cpu"), model)
+
+
+def towers(model: Any) -> dict[Role, Any]:
+    """Which ``SentenceTransformer`` reads queries and which documents: those of one with a ``Router``, else itself."""
+    routes = getattr(model[0], "sub_modules", None)
+    if routes is None:
+        return {"query": model, "doc": model}
+    from sentence_transformers import SentenceTransformer
+
+    rest, place = list(model.children())[1:], str(model.device)
+    about = {"device": place, "prompts": dict(model.prompts), "similarity_fn_name": model.similarity_fn_name}
+    return {
+        "query": SentenceTransformer(modules=[*routes["query"], *rest], **about),
+        "doc": SentenceTransformer(modules=[*routes["document"], *rest], **about),
+    }
 
 
 def load(opener: Callable[[str], Any], model: str) -> Any:

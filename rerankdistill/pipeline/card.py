@@ -16,9 +16,10 @@ from rerankdistill.pipeline.expect import read
 from rerankdistill.students.train import StageOptions
 from rerankdistill.types import View
 
-QuerySet = Literal["train", "titles", "sentences"]
-"""``train``: the collection's judged training queries. ``titles``: every document's title, its document the pseudo
-positive. ``sentences``: one sentence of each document, likewise. The last two need no labels at all."""
+QuerySet = Literal["train", "asked", "titles", "sentences"]
+"""``train``: the collection's judged training queries. ``asked``: the same queries without their judgements, as a log
+of queries would give them. ``titles``: every document's title, its document the pseudo positive. ``sentences``: one
+sentence of each document, likewise. The last three need no labels."""
 
 MatchText = Literal["docs", "titles", "sentences", "queries"]
 

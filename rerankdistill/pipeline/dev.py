@@ -35,8 +35,8 @@ def _by_vectors(student: Any, dev: DevRanking) -> list[np.ndarray]:
     for example in dev.examples:
         for doc_id in example.doc_ids:
             numbers.setdefault(doc_id, len(numbers))
-    encoder = student.encoder()
-    docs = encoder.encode(dev.texts(list(numbers)), "doc")
+    encoder, known = student.encoder(), getattr(student, "documents", None)
+    docs = known(list(numbers)) if known else encoder.encode(dev.texts(list(numbers)), "doc")
     queries = encoder.encode([example.query for example in dev.examples], "query")
     return [docs[[numbers[d] for d in e.doc_ids]] @ query for e, query in zip(dev.examples, queries, strict=True)]
 

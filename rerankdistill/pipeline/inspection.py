@@ -305,7 +305,8 @@ def pairs_ahead(card: PipelineCard, out: Path) -> int:
             lanes[lessons.lane.name] = int(artifacts.require(lessons.candidates.folder, lessons.candidates.manifest)
                                            .counts["pairs"])  # fmt: skip
         except RerankDistillError:
-            asked = len(ws.source().queries("train")) if "train" in lessons.lane.sets else len(ws.source().doc_ids())
+            real = {"train", "asked"} & set(lessons.lane.sets)
+            asked = len(ws.source().queries("train")) if real else len(ws.source().doc_ids())
             asked = min(asked, student.max_queries or asked)
             lanes[lessons.lane.name] = asked * card.mine.depth * len((*card.mine.indexes, *card.mine.runs))
     for pairs in lanes.values():

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from rerankdistill import artifacts
 from rerankdistill.candidates.judged import keep_out
 from rerankdistill.contracts import Source
-from rerankdistill.errors import DataError
+from rerankdistill.errors import CardError, DataError
 from rerankdistill.pipeline.card import QuerySet, StudentCard
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.workspace import Workspace
@@ -110,6 +110,10 @@ def _divide(ws: Workspace, lane: Lane) -> tuple[list[Pair], list[Pair], int]:
     """The queries to learn from, those of dev, and how many were dropped because another query reads the same."""
     source, card = ws.source(), ws.card
     pairs = {part: _pairs(source, part) for part in lane.sets}
+    if {"train", "asked"} <= set(lane.sets):
+        raise CardError(
+            "'train' and 'asked' are the same queries", where=f"queries {lane.name}", fix="name one of them"
+        )
     dev = _judged(source, "dev") if "dev" in source.splits() and "train" in lane.sets else []
     ours = {query.query_id for part in pairs.values() for query, _ in part} | {query.query_id for query, _ in dev}
     others = [query for query in source.all_queries() if query.query_id not in ours]
@@ -118,7 +122,7 @@ def _divide(ws: Workspace, lane: Lane) -> tuple[list[Pair], list[Pair], int]:
     pairs = {part: [pair for pair in found if pair[0].query_id in survivors] for part, found in pairs.items()}
     if not dev:  # judged queries choose better than made-up ones
         asked = pairs.get("train") or [pair for found in pairs.values() for pair in found]
-        dev = [pair for pair in asked if held_out(pair[0].query_id, card.dev_share)]
+        dev = [pair for pair in asked if pair[1] and held_out(pair[0].query_id, card.dev_share)]
     held_ids = {query.query_id for query, _ in dev}
     dev = sorted(dev, key=lambda pair: _order(pair[0].query_id, 0))[: card.max_dev_queries]
     learned = [pair for found in pairs.values() for pair in found if pair[0].query_id not in held_ids]
@@ -136,6 +140,8 @@ def _pairs(source: Source, part: QuerySet) -> list[Pair]:
     """The queries of one set, each with its judgements."""
     if part == "train":
         return _judged(source, "train")
+    if part == "asked":
+        return [(query, []) for query in source.queries("train")]
     return [
         (Query(f"{part[:-1]}:{doc.doc_id}", text), [Judgement(f"{part[:-1]}:{doc.doc_id}", doc.doc_id, 1)])
         for doc in source.docs()

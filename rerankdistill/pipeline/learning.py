@@ -20,7 +20,7 @@ from rerankdistill.pipeline.checking import check_step, hold
 from rerankdistill.pipeline.dev import DevRanking
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.step import Step
-from rerankdistill.pipeline.vectors import Model
+from rerankdistill.pipeline.vectors import Model, by_id
 from rerankdistill.pipeline.workspace import Workspace, kind_options
 from rerankdistill.students.model_card import write_card
 from rerankdistill.students.train import TrainResult, train
@@ -90,11 +90,11 @@ def _until(ws: Workspace, lessons: Lessons, arm: Arm, end: int) -> Step | None:
     return step
 
 
-def model_of(name: str, step: Step, card: StudentCard) -> Model:
-    """A trained bi-encoder as a model that later steps encode with."""
+def model_of(name: str, step: Step, card: StudentCard, docs: Model | None = None) -> Model:
+    """A trained bi-encoder as a model that later steps encode with; ``docs`` as :attr:`Lessons.docs_model`."""
     options = kind_options("students", card.kind, card.options, "student")
     mark = artifacts.fingerprint("trained", step.fingerprint)
-    return Model(name, str(step.folder), mark, options.query_tokens, options.doc_tokens, (step,))
+    return Model(name, str(step.folder), mark, options.query_tokens, options.doc_tokens, (step,), docs)
 
 
 def student_options(name: str, card: StudentCard) -> Any:
@@ -154,7 +154,7 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
         place = ws.root / "stages" / manifest.fingerprint  # students that begin alike share it
         label = f"stage {number + 1} of {arm.name} (seed {arm.seed})"
     dev = () if stage.match else (lessons.examples,)
-    needs = (*material, *dev, *checks, *(step for step in (before, tuning) if step))
+    needs = (*material, *dev, *checks, *lessons.of(stage).doc_vectors, *(step for step in (before, tuning) if step))
     step = Step(label, place, manifest, needs, partial=ws.root / "partial" / manifest.fingerprint)
 
     def run(folder: Path) -> None:
@@ -197,6 +197,8 @@ def _fit(
     device = ws.card.device
     student = kind.open(before.require(), options, device) if before else kind.create(options, device)
     student.training_tokens = stage.tokens
+    for vectors in lessons.of(stage).doc_vectors:
+        student.documents = by_id(vectors)
     data = lessons.of(stage).data(stage, shuffled, arm.seed, student.layout)
     dev: DevRanking | None = None if stage.match else lessons.dev()
     checkpoints = ws.root / "partial" / mark
@@ -228,7 +230,7 @@ def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
         "scores": "shuffled" if shuffled else "as they are",
     }
     checks = _check(ws, lessons, stage, inputs["initial model"])
-    needs: tuple[Step, ...] = (*material, lessons.examples, *checks)
+    needs: tuple[Step, ...] = (*material, lessons.examples, *checks, *lessons.of(stage).doc_vectors)
     before = _until(ws, lessons, replace(arm, seed=seed), number)
     if before:
         inputs["stage before"], needs = before.fingerprint, (*needs, before)

@@ -17,6 +17,7 @@ from rerankdistill.examples.rescale import sharpness
 from rerankdistill.examples.shuffle import shuffled as shuffled_examples
 from rerankdistill.examples.shuffle import shuffled_matrix
 from rerankdistill.examples.table import Examples, open_examples, save
+from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import MatchText, StageCard, StudentCard
 from rerankdistill.pipeline.dev import DevRanking
 from rerankdistill.pipeline.lanes import lane_of, queries_step, read_training, sentences
@@ -32,7 +33,7 @@ from rerankdistill.pipeline.mining import (
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, fused_as, scorer_model
 from rerankdistill.pipeline.vectors import Chained, Model, Texts, docs_of, read_vectors, vectors_step
-from rerankdistill.pipeline.workspace import Workspace, mark_of
+from rerankdistill.pipeline.workspace import Workspace, kind_options, mark_of
 from rerankdistill.scores.card import ScorerCard, load_members, load_teacher
 from rerankdistill.students.data import Lists, Representations, StageData
 from rerankdistill.types import Example, FloatArray, Judgement, Query, Scale
@@ -70,6 +71,32 @@ class Lessons:
     @property
     def scale(self) -> Scale:
         return self.faculty.scale
+
+    @cached_property
+    def docs_model(self) -> Model | None:
+        """Who reads the documents of a student that learns to read queries alone; a member of its teacher where that is
+        the same model, so that documents are encoded once. None for a student that reads both."""
+        kind = open_kind("students", self.student.kind)
+        if not hasattr(kind, "docs_reference"):
+            return None
+        options = kind_options("students", self.student.kind, self.student.options, f"students.{self.name}.options")
+        reference, revision = kind.docs_reference(options)
+        content = mark_of(reference, revision)
+        for member in self.faculty.members:
+            if member.card.kind == "bi_encoder" and mark_of(member.card.model, member.card.pinned_revision) == content:
+                model = scorer_model(member.card)
+                if model.doc_tokens == options.doc_tokens:
+                    return model
+        mark = artifacts.fingerprint(content, options.query_tokens, options.doc_tokens)
+        return Model(f"docs-{content[:8]}", reference, mark, options.query_tokens, options.doc_tokens)
+
+    @property
+    def doc_vectors(self) -> tuple[Step, ...]:
+        """The step that encodes the documents for such a student; nothing for any other."""
+        if self.docs_model is None:
+            return ()
+        shelf = self.shelf
+        return (vectors_step(self.ws, self.docs_model, docs_of(shelf.source, shelf.view, shelf.place("docs"))),)
 
     @cached_property
     def candidates(self) -> Step:
@@ -186,9 +213,9 @@ class Lessons:
         """The dev queries with fixed candidates; None where the lane has none."""
         training, (_, held) = read_training(self.queries), self._split()
         if not held:
-            warnings.warn(
-                f"lane {self.lane.name} has no dev query: nothing chooses the best step", RerankDistillWarning, 2
-            )
+            if training.judgements:  # a lane without any label cannot have one
+                what = f"lane {self.lane.name} has no dev query: nothing chooses the best step"
+                warnings.warn(what, RerankDistillWarning, 2)
             return None
         lists = [self._shallow(example) for example in held]
         judgements = [judgement for judgement in training.judgements if judgement.query_id in training.dev]

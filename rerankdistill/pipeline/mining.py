@@ -60,8 +60,8 @@ def index_step(ws: Workspace, shelf: Shelf, name: str, model: Model | None = Non
         if model is None:
             raise ValueError(f"index {name!r} needs a model")
         vectors = vectors_step(ws, model, docs_of(shelf.source, shelf.view, shelf.place("docs")))
-        inputs["encoder"] = model.mark
-        stem = f"{stem}-{model.name}"
+        inputs["encoder"] = model.reader.mark
+        stem = f"{stem}-{model.reader.name}"
     place = ws.root / "indexes" / shelf.place(stem)
     needs = (vectors,) if vectors else ()
     step = Step(f"index {shelf.place(stem)}", place, plan_index(card, inputs, kind), needs)
@@ -86,9 +86,12 @@ def run_step(
     index = index_step(ws, shelf, name, model)
     called = label or Path(name).stem
     inputs = {"index": index.fingerprint, "queries": asked.mark}
+    if model is not None and model.docs is not None:
+        inputs["query encoder"] = model.mark
     manifest = artifacts.plan("run", 1, {"depth": depth}, inputs)
     place = ws.root / "runs" / asked.name / shelf.place(called)
-    step = Step(f"run {shelf.place(called)} · {asked.name}", place, manifest, (index, *asked.needs))
+    encodes = model.needs if model is not None and model.docs is not None else ()
+    step = Step(f"run {shelf.place(called)} · {asked.name}", place, manifest, (index, *encodes, *asked.needs))
 
     def run(folder: Path) -> None:
         queries = list(asked.read())

@@ -134,7 +134,7 @@ class Proof:
             own = Engine(label, kind, stage, run, (self.first, run), dict(extra))
             fused = fusion_step(self.ws, self.shelf, self.asked, (self.first, run), card.rerank_depth, f"{file}+fused")
         else:
-            model = model_of(file, student, card)
+            model = model_of(file, student, card, self.lessons[name].docs_model)
             own = self._bi_encoder(label, kind, model, file, extra)
             fused = self._fused(own, model, file)
         if arm and arm.role.startswith(SHUFFLED):
@@ -288,7 +288,7 @@ class Proof:
                 continue
             encoder = self.ws.encoder(engine.model.reference, engine.model.query_tokens, engine.model.doc_tokens)
             found[engine.name] = {"parameters": parameters(encoder.model)}
-            if slow is not None and engine.kind == "student":
+            if slow is not None and engine.kind == "student" and engine.model.docs is None:
                 reference = self.ws.encoder(slow.reference, slow.query_tokens, slow.doc_tokens)
                 speed = throughput(encoder, reference, texts, rounds=3)
                 found[engine.name] |= {"docs_per_s": round(speed.a, 1), "speed_vs_teacher": round(speed.ratio, 2)}

@@ -30,6 +30,13 @@ class Model:
     query_tokens: int
     doc_tokens: int
     needs: tuple[Step, ...] = ()
+    docs: Model | None = None
+    """Who reads the documents, where that is another model."""
+
+    @property
+    def reader(self) -> Model:
+        """Whose vectors the documents have."""
+        return self.docs or self
 
     def encode(self, ws: Workspace, texts: Sequence[str], role: Role, advance: Callable[[int], None]) -> FloatArray:
         encoder = ws.encoder(self.reference, self.query_tokens, self.doc_tokens)
@@ -62,6 +69,7 @@ def docs_of(source: Source, view: View, label: str = "docs") -> Texts:
 
 def vectors_step(ws: Workspace, model: Model, texts: Texts) -> Step:
     """``vectors.npy`` ``[n, d]`` float32 and ``ids.parquet`` for texts and a model."""
+    model = model.reader if texts.role == "doc" else model
     about = {"query_tokens": model.query_tokens, "doc_tokens": model.doc_tokens, "role": texts.role}
     manifest = artifacts.plan("vectors", 1, about, {"model": model.mark, "texts": texts.mark})
     place = ws.root / "vectors" / f"{model.name}-{texts.name}"
@@ -76,6 +84,13 @@ def read_vectors(step: Step) -> tuple[list[str], FloatArray]:
     folder = step.require()
     ids: list[str] = pq.read_table(folder / "ids.parquet")["id"].to_pylist()
     return ids, np.load(folder / "vectors.npy", mmap_mode="r")
+
+
+def by_id(step: Step) -> Callable[[Sequence[str]], FloatArray]:
+    """``doc_ids -> [n, d]`` over the vectors that a step wrote."""
+    ids, vectors = read_vectors(step)
+    rows = {doc_id: row for row, doc_id in enumerate(ids)}
+    return lambda doc_ids: np.asarray(vectors[[rows[doc_id] for doc_id in doc_ids]])
 
 
 class Chained:

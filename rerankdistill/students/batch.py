@@ -45,7 +45,7 @@ class Budget(NamedTuple):
 
 @dataclass(slots=True)
 class ListBatch:
-    """One step on ranked lists: ``b`` queries, ``len(docs)`` distinct documents, ``m`` columns.
+    """One step on ranked lists: ``b`` queries, ``len(docs)`` distinct documents (texts, and their ids), ``m`` columns.
 
     ``columns [b, m]`` says which document a cell is about. The other tensors are those of
     :class:`rerankdistill.contracts.Scores`.
@@ -53,6 +53,7 @@ class ListBatch:
 
     queries: list[str]
     docs: list[str]
+    doc_ids: list[str]
     columns: Tensor
     teacher: Tensor
     scored: Tensor
@@ -125,7 +126,7 @@ def list_batch(
         masked[row] |= false_negatives(teacher[row], own[row], int(positive[row]))
     valid = np.ones(shape, bool) if layout == "batch" else own
     tensors = [columns, np.nan_to_num(teacher), np.isfinite(teacher) & valid, valid, own, label, masked, positive]
-    return ListBatch([e.query for e in examples], texts(list(numbers)), *map(torch.from_numpy, tensors))
+    return ListBatch([e.query for e in examples], texts(list(numbers)), list(numbers), *map(torch.from_numpy, tensors))
 
 
 def false_negatives(teacher: FloatArray, own: np.ndarray, positive: int) -> np.ndarray:

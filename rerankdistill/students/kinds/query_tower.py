@@ -1,0 +1,122 @@
+"""A query encoder in front of an index that stays: only queries are learnt, documents are read by a model that never
+changes.
+
+The document vectors of a collection are then made once, whatever is trained: lists of a hundred documents cost a step
+no more than lists of two, students share one index, and a deployed index is kept when its query encoder is replaced
+by a smaller or a better one (as DiSCo freezes its documents, arXiv:2410.14609). Saved as a plain sentence-transformers
+folder with a ``Router``: ``encode_query`` and ``encode_document`` take the two towers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerankdistill import devices
+from rerankdistill.artifacts import fingerprint
+from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
+from rerankdistill.errors import CardError
+from rerankdistill.students.kinds import bi_encoder
+from rerankdistill.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rerankdistill.contracts import Role
+    from rerankdistill.encoding import Progress
+    from rerankdistill.students.batch import Budget, ListBatch
+
+
+class QueryTowerOptions(bi_encoder.BiEncoderOptions):
+    """What the query encoder is made from, and who reads the documents."""
+
+    docs: str = ""
+    """The model that reads documents; empty: ``init``, with all its layers."""
+
+
+class Both:
+    """The two towers as one :class:`rerankdistill.contracts.Encoder`."""
+
+    def __init__(self, queries: TextEncoder, docs: TextEncoder) -> None:
+        self._sides: dict[str, TextEncoder] = {"query": queries, "doc": docs}
+        self.model, self.dimension = queries.model, docs.dimension
+        self.fingerprint = fingerprint("towers", queries.fingerprint, docs.fingerprint)
+
+    def encode(self, texts: Sequence[str], role: Role, progress: Progress | None = None) -> FloatArray:
+        """As :meth:`rerankdistill.encoding.TextEncoder.encode`."""
+        return self._sides[role].encode(texts, role, progress)
+
+
+class Kind(bi_encoder.Kind):
+    """See the module. ``documents``, where it is set, gives the vectors of documents by id, ``[n, d]``; without it they
+    are encoded as they come."""
+
+    Options = QueryTowerOptions
+
+    def __init__(self, queries: Any, docs: Any, options: QueryTowerOptions, device: devices.Device) -> None:
+        super().__init__(queries, options.query_tokens, options.doc_tokens, device)
+        lengths = {"query": options.query_tokens, "doc": options.doc_tokens}
+        self._reader = TextEncoder(docs, "frozen", device, lengths)
+        if self._reader.dimension != self._encoder.dimension:
+            what = f"queries get {self._encoder.dimension} dimensions and documents {self._reader.dimension}"
+            raise CardError(what, where="students: docs", fix="take models of one width")
+        docs.requires_grad_(False)
+        self.documents: Callable[[Sequence[str]], FloatArray] | None = None
+
+    @classmethod
+    def create(cls, options: bi_encoder.BiEncoderOptions, device: str = "auto") -> Kind:
+        """A new query encoder, before the documents' model."""
+        asked = QueryTowerOptions.model_validate(options.model_dump())
+        queries = bi_encoder.Kind.create(asked, "cpu").network
+        docs = load_bi_encoder(*cls.docs_reference(asked))
+        docs.similarity_fn_name = asked.similarity
+        if asked.doc_prefix is not None:
+            docs.prompts["document"] = asked.doc_prefix
+        return cls(queries, docs, asked, devices.choose(device))
+
+    @classmethod
+    def open(cls, folder: Path, options: bi_encoder.BiEncoderOptions, device: str = "auto") -> Kind:
+        """A student that :meth:`save` wrote."""
+        asked = QueryTowerOptions.model_validate(options.model_dump())
+        sides = towers(load_bi_encoder(str(folder)))
+        return cls(sides["query"], sides["doc"], asked, devices.choose(device))
+
+    @staticmethod
+    def docs_reference(options: QueryTowerOptions) -> tuple[str, str | None]:
+        """The documents' model and its revision."""
+        return (options.docs, None) if options.docs else (options.init, options.revision)
+
+    @classmethod
+    def source_fingerprint(cls, options: bi_encoder.BiEncoderOptions) -> str:
+        asked = QueryTowerOptions.model_validate(options.model_dump())
+        docs, revision = cls.docs_reference(asked)
+        return fingerprint(model_fingerprint(locate(asked.init), asked.revision), model_fingerprint(docs, revision))
+
+    def save(self, folder: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Router
+
+        docs = self._reader.model
+        router = Router.for_query_document(
+            list(self.network.children()), list(docs.children()), default_route=None, allow_empty_key=False
+        )
+        prompts = {"query": self.network.prompts.get("query", ""), "document": docs.prompts.get("document", "")}
+        place = str(next(self.network.parameters()).device)
+        similarity = self.network.similarity_fn_name
+        both = SentenceTransformer(modules=[router], device=place, prompts=prompts, similarity_fn_name=similarity)
+        both.save_pretrained(str(folder), create_model_card=False)
+
+    def scores(self, batch: ListBatch, budget: Budget) -> Tensor:
+        """``[b, m]``; the gradient reaches the queries alone."""
+        import torch
+
+        queries = self.embed(batch.queries, "query", budget)
+        read = self.documents
+        vectors = read(batch.doc_ids) if read else self._reader.encode(batch.docs, "doc")
+        return queries @ torch.tensor(vectors, dtype=queries.dtype, device=queries.device).T
+
+    def encoder(self) -> Any:
+        """Both towers for inference."""
+        self.network.eval()
+        return Both(self._encoder, self._reader)

@@ -1,0 +1,108 @@
+"""A query encoder learns in front of documents that stay as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_lessons import DOCS, LESSONS, QUERIES, lists, read
+from tiny_models import tiny_bi_encoder
+
+from rerankdistill.encoding import open_encoder
+from rerankdistill.errors import CardError
+from rerankdistill.kinds import open_kind
+from rerankdistill.losses.combine import parse
+from rerankdistill.students.batch import Budget, list_batch
+from rerankdistill.students.kinds.query_tower import Kind, QueryTowerOptions
+from rerankdistill.students.train import StageOptions, train
+
+PLENTY = Budget(10**6, 10**6)
+TEXTS = list(DOCS.values())
+
+
+@pytest.fixture
+def options(tiny):
+    return QueryTowerOptions(init=str(tiny), layers=1)
+
+
+def trained(options, folder, documents=None):
+    torch.manual_seed(1)
+    student = Kind.create(options, "cpu")
+    student.documents = documents
+    loss = parse("kl_div", {"kl_div": {"tau_student": 0.1}}, lambda name: open_kind("losses", name))
+    stage = StageOptions(steps=12, batch=8, learning_rate=2e-3)
+    return student, train(student, lists(), loss, stage, folder, 1)
+
+
+def test_queries_are_learnt_and_documents_stay(options, tiny, tmp_path):
+    before = open_encoder(str(tiny), device="cpu")
+    student, _ = trained(options, tmp_path)
+    found = student.encoder()
+    np.testing.assert_array_equal(found.encode(TEXTS, "doc"), before.encode(TEXTS, "doc"))
+    untrained = Kind.create(options, "cpu").encoder()
+    assert np.abs(found.encode(QUERIES, "query") - untrained.encode(QUERIES, "query")).max() > 1e-3
+    assert len(student.network[0].model.encoder.layer) == 1, "the query tower alone is cut"
+
+
+def test_scores_compare_both_towers_and_no_gradient_reaches_the_documents(options):
+    student = Kind.create(options, "cpu")
+    batch = list_batch(LESSONS[:3], read, "batch")
+    both = student.encoder()
+    student.ready(training=True)
+    scores = student.scores(batch, PLENTY)
+    wanted = both.encode(batch.queries, "query") @ both.encode(batch.docs, "doc").T
+    np.testing.assert_allclose(scores.detach().numpy(), wanted, atol=1e-5)
+    scores.sum().backward()
+    assert all(parameter.grad is None for parameter in student._reader.model.parameters())
+
+
+def test_vectors_that_are_there_already_are_looked_up_and_change_nothing(options, tiny, tmp_path):
+    known = dict(zip(DOCS, open_encoder(str(tiny), device="cpu").encode(TEXTS, "doc"), strict=True))
+    asked = []
+
+    def look_up(doc_ids):
+        asked.extend(doc_ids)
+        return np.stack([known[doc_id] for doc_id in doc_ids])
+
+    plain, _ = trained(options, tmp_path / "plain")
+    quick, _ = trained(options, tmp_path / "quick", look_up)
+    assert asked
+    for one, other in zip(plain.network.parameters(), quick.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_a_saved_one_is_a_plain_folder_with_two_routes(options, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    student, _ = trained(options.model_copy(update={"query_prefix": "ask: "}), tmp_path / "work")
+    student.save(tmp_path / "saved")
+    wanted, plain = student.encoder(), SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert plain.similarity_fn_name == "cosine"
+    for encode, role, texts in ((plain.encode_query, "query", QUERIES), (plain.encode_document, "doc", TEXTS)):
+        np.testing.assert_allclose(encode(texts, normalize_embeddings=True), wanted.encode(texts, role), atol=1e-5)
+        ours = open_encoder(str(tmp_path / "saved"), device="cpu", max_tokens={"query": 64, "doc": 256})
+        np.testing.assert_allclose(ours.encode(texts, role), wanted.encode(texts, role), atol=1e-6)
+    with pytest.raises(ValueError, match="task"):
+        plain.encode("which side is this text on?")
+    again = Kind.open(tmp_path / "saved", options, "cpu").encoder()
+    np.testing.assert_allclose(again.encode(QUERIES, "query"), wanted.encode(QUERIES, "query"), atol=1e-6)
+    np.testing.assert_allclose(again.encode(TEXTS, "doc"), wanted.encode(TEXTS, "doc"), atol=1e-6)
+
+
+def test_the_towers_may_be_two_models_of_one_width(tiny, tmp_path):
+    other = tiny_bi_encoder(tmp_path / "other", [*TEXTS, *QUERIES], seed=5)
+    options = QueryTowerOptions(init=str(tiny), docs=str(other))
+    found = Kind.create(options, "cpu").encoder().encode(TEXTS, "doc")
+    np.testing.assert_allclose(found, open_encoder(str(other), device="cpu").encode(TEXTS, "doc"), atol=1e-6)
+    assert Kind.source_fingerprint(options) != Kind.source_fingerprint(QueryTowerOptions(init=str(tiny)))
+
+
+def test_towers_of_two_widths_are_refused(tiny, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense
+
+    narrow = SentenceTransformer(str(tiny), device="cpu")
+    narrow.append(Dense(32, 8))
+    narrow.save_pretrained(str(tmp_path / "narrow"), create_model_card=False)
+    with pytest.raises(CardError, match="32 dimensions and documents 8"):
+        Kind.create(QueryTowerOptions(init=str(tiny), docs=str(tmp_path / "narrow")), "cpu")

@@ -25,6 +25,8 @@ from rerankdistill.pipeline.workspace import Workspace, kind_options
 from rerankdistill.students.model_card import write_card
 from rerankdistill.students.train import TrainResult, train
 
+NO_RESULT: dict[str, Any] = {"train": {"kept_tokens"}}
+"""Of a stage: what decides memory and speed alone, and no student is trained again for."""
 DISTILLED, CONTROL, WARM, SHUFFLED = "student", "control", "control-warm", "shuffled-"
 BEST, RESULT = "best", "result.json"
 """In a tuning: the best trial's student; in a student: what happened in its training."""
@@ -146,7 +148,7 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
     if tuning:
         inputs["tuning"] = tuning.fingerprint
     about = {"student": {"kind": card.kind, **options.model_dump(mode="json")},
-             "stage": stage.model_dump(mode="json", exclude={"tune"})}  # fmt: skip
+             "stage": stage.model_dump(mode="json", exclude={"tune": True, **NO_RESULT})}  # fmt: skip
     manifest = artifacts.plan("student", 1, about, inputs, arm.seed)
     if last:
         place, label = ws.root / "students" / f"{arm.name}-seed{arm.seed}", f"student {arm.name} (seed {arm.seed})"
@@ -234,7 +236,7 @@ def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
     before = _until(ws, lessons, replace(arm, seed=seed), number)
     if before:
         inputs["stage before"], needs = before.fingerprint, (*needs, before)
-    manifest = artifacts.plan("tuning", 1, {"stage": stage.model_dump(mode="json")}, inputs, seed)
+    manifest = artifacts.plan("tuning", 1, {"stage": stage.model_dump(mode="json", exclude=NO_RESULT)}, inputs, seed)
     place = ws.root / "tuning" / f"{arm.name}-{number + 1}"
     partial = ws.root / "partial" / f"tuning-{manifest.fingerprint}"
     step = Step(f"tuning of {arm.name}", place, manifest, needs, partial=partial)

@@ -100,7 +100,8 @@ def check_scale(eats: Collection[Scale], scale: Scale, loss: str = "this loss") 
         return
     if scale is Scale.RANK:
         what = f"{loss} learns from differences between teacher scores, and this teacher only gives ranks"
-        fix = "use ranknet, which needs no more than an order, or set rank_to_score = 'reciprocal' (or 'depth')"
+        orders = "a loss that needs no more than an order (ranknet, list_mle, lambda_loss, adr_mse)"
+        fix = f"use {orders}, or set rank_to_score = 'reciprocal' (or 'depth')"
     else:
         what = f"{loss} cannot learn from teacher scores of scale {scale.value!r}"
         fix = f"it eats {', '.join(sorted(kind.value for kind in eats))}; choose another loss or teacher"

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rerankdistill.contracts import Scores
 from rerankdistill.errors import DataError, RerankDistillError, RerankDistillWarning
@@ -55,15 +56,17 @@ class Lists:
 
     def compact(self) -> Lists:
         """The same lists without the columns that no query uses: pairs of a wide batch then cost only their own."""
+        parts = (self.student, self.use, self.teacher, self.label, self.masked)
+        if not self.use.shape[1]:  # one empty column, since nothing has no maximum
+            student, use, teacher, label, masked = (pad(part, (0, 1)) for part in parts)
+            return Lists(student, use, teacher, label, self.positive, masked)
         width = int(self.use.sum(1).max()) if self.use.numel() else 0
         if width == self.use.shape[1]:
             return self
         columns = torch.argsort(self.use.logical_not().to(torch.uint8), dim=1, stable=True)[:, : max(width, 1)]
         hit = columns == self.positive[:, None]
         positive = torch.where(hit.any(1), hit.to(torch.uint8).argmax(1), -1)
-        student, use, teacher, label, masked = (
-            part.gather(1, columns) for part in (self.student, self.use, self.teacher, self.label, self.masked)
-        )
+        student, use, teacher, label, masked = (part.gather(1, columns) for part in parts)
         return Lists(student, use, teacher, label, positive, masked)
 
     def count(self) -> Tensor:
@@ -71,11 +74,11 @@ class Lists:
         return self.use.any(1).sum().to(self.student.dtype)
 
 
-def read(scores: Scores, loss: str, needs: frozenset[str], over: Over = "batch") -> Lists:
+def read(scores: Scores, loss: str, needs: frozenset[str], over: Over = "batch", alone: bool = False) -> Lists:
     """Check a batch and take out the cells that count.
 
     With ``"teacher"`` among ``needs`` only scored cells count. A list of one candidate has nothing to learn from: it is
-    left out (weight zero), with a warning.
+    left out (weight zero), with a warning; not so with ``alone``, for losses that look at one document at a time.
 
     Raises:
         DataError: a field is missing or has another shape than ``student``; a teacher score in use is not finite.
@@ -95,7 +98,7 @@ def read(scores: Scores, loss: str, needs: frozenset[str], over: Over = "batch")
         teacher = scores.teacher.detach().to(student.dtype)
         _check_teacher(teacher, use, loss)
     label = torch.zeros_like(student) if scores.label is None else scores.label.detach().to(student.dtype)
-    use = drop_single(use, loss)
+    use = use if alone else drop_single(use, loss)
     return Lists(
         torch.where(use, student, zero),
         use,

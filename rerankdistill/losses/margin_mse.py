@@ -9,9 +9,10 @@ the lists that have a positive and ``all`` for the others. The mean is over the 
 A margin has a scale. ``scale`` multiplies the teacher's by a constant c. ``fit`` sets c to the ratio of the student's
 standard deviation to the teacher's within the lists of the batch (without gradient), for a teacher of logits and a
 student of cosines. Such a target moves with the student: what it teaches is proportions, and a student that cannot
-follow shrinks. It is a figure of the whole batch, so micro-batches each fit their own.
+follow shrinks. It is a figure of the whole batch, so micro-batches each fit their own. ``margin`` is a constant in the
+place of the teacher's margins, of which then only the order counts: teachers that give no more than ranks are welcome.
 
-By hand: s = (2, 1), t = (3, 1): (1 - 2)^2 = 1; with ``fit`` c = 1/2, and the loss is 0.
+By hand: s = (2, 1), t = (3, 1): (1 - 2)^2 = 1; with ``fit`` c = 1/2, and the loss is 0; with ``margin`` 3 it is 4.
 
 Hofstätter, Althammer, Schröder, Sertkan, Hanbury 2020, arXiv:2010.02666.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from rerankdistill.cards import Card, parse
@@ -34,7 +35,15 @@ class Options(Card):
     pairs: Literal["auto", "given", "all", "all_n2"] = "auto"
     fit: bool = False
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """What the better document is to be ahead by, whatever the teacher's margin. None: the teacher's margin."""
     over: guards.Over = "own"
+
+    @model_validator(mode="after")
+    def _margin_stands_alone(self) -> Options:
+        if self.margin is not None and (self.fit or self.scale != 1 or self.pairs == "all_n2"):
+            raise ValueError("a constant margin knows no fit, no scale and no pairs = 'all_n2'")
+        return self
 
 
 class Kind:
@@ -47,13 +56,17 @@ class Kind:
         self.options = parse(Options, options, "loss margin_mse")
         if self.options.pairs == "given":
             self.needs = self.needs | {"positive"}
+        if self.options.margin is not None:
+            self.eats = guards.ORDERS
 
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         lists = guards.read(scores, "margin_mse", self.needs, self.options.over).compact()
-        factor = self.options.scale * (_ratio(lists) if self.options.fit else 1.0)
-        residual = lists.student - factor * lists.teacher
+        margin, residual = self.options.margin, lists.student
+        if margin is None:
+            residual = residual - self.options.scale * (_ratio(lists) if self.options.fit else 1.0) * lists.teacher
         pairs = self._pairs(lists)
-        squares = torch.where(pairs, residual[:, :, None] - residual[:, None, :], 0.0).square()
+        gaps = residual[:, :, None] - residual[:, None, :] - (margin or 0.0)
+        squares = torch.where(pairs, gaps, 0.0).square()
         counts = pairs.sum((1, 2)).to(squares.dtype)
         if self.options.pairs == "all_n2":
             return (squares.sum((1, 2)) / counts.clamp(min=1)).sum(), lists.count()

@@ -6,10 +6,15 @@ Only the teacher's order counts, so teachers that give no more than ranks are we
 logarithm (others divide by ln 2). ``reduction``: mean over a list's pairs and then over lists (``mean_query``, so that
 long lists do not dominate), or over all pairs of the batch (``mean_pairs``). ``sigma`` multiplies.
 
-By hand: s = (ln 3, 0), t = (1, 0): ln(1 + 1/3) = 0.2877.
+With ``targets`` = ``soft`` the teacher says how surely it prefers i: cross-entropy of sigmoid(t_i - t_j) for every two
+documents, ties included. That needs a teacher whose differences mean something. With ``weights`` = ``ranks`` a pair
+counts 1 / (r_i + r_j), r being the teacher's ranks from 1 (ties by column), still over the *number* of pairs.
+
+By hand: s = (ln 3, 0), t = (1, 0): ln(1 + 1/3) = 0.2877; ``ranks`` weighs it 1 / (1 + 2): 0.0959.
 
 Burges et al. 2005, "Learning to rank using gradient descent", ICML. From a language model's permutation: Sun et al.
-2023, arXiv:2304.09542.
+2023, arXiv:2304.09542. Soft targets: Abdallah et al. 2025 (DeAR), arXiv:2508.16998. Weights: Gangi Reddy et al. 2024
+(FIRST), arXiv:2406.15657.
 """
 
 from __future__ import annotations
@@ -23,33 +28,51 @@ from torch.nn.functional import logsigmoid
 
 from rerankdistill.cards import Card, parse
 from rerankdistill.contracts import Scores
-from rerankdistill.losses import guards
+from rerankdistill.losses import _ranks, guards
 from rerankdistill.types import Scale
 
 
 class Options(Card):
     sigma: Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)] = 1.0
     """Steepness; a student that scores by cosine wants about 20."""
+    targets: Literal["hard", "soft"] = "hard"
+    weights: Literal["even", "ranks"] = "even"
+    """What a pair counts; ``ranks`` makes the top of the list count most."""
     reduction: Literal["mean_query", "mean_pairs"] = "mean_query"
     over: guards.Over = "own"
 
 
 class Kind:
-    """See the module. A list whose scores are all equal has no pair and weight zero."""
+    """See the module. A list whose scores are all equal has no pair and weight zero, unless targets are soft."""
 
     needs: frozenset[str] = frozenset({"student", "teacher"})
     eats: frozenset[Scale] = guards.ORDERS
 
     def __init__(self, **options: Any) -> None:
         self.options = parse(Options, options, "loss ranknet")
+        if self.options.targets == "soft":
+            self.eats = guards.VALUES
 
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         lists = guards.read(scores, "ranknet", self.needs, self.options.over).compact()
-        pairs = lists.use[:, :, None] & lists.use[:, None, :]
-        pairs = pairs & (lists.teacher[:, :, None] > lists.teacher[:, None, :])
+        pairs = self._pairs(lists)
         margins = torch.where(pairs, lists.student[:, :, None] - lists.student[:, None, :], 0.0)
-        losses = torch.where(pairs, -logsigmoid(self.options.sigma * margins), 0.0)
+        losses = -logsigmoid(self.options.sigma * margins)
+        if self.options.targets == "soft":
+            preference = torch.where(pairs, lists.teacher[:, :, None] - lists.teacher[:, None, :], 0.0)
+            losses = losses + (-preference).sigmoid() * self.options.sigma * margins
+        if self.options.weights == "ranks":
+            ranks = _ranks.by_column(lists.teacher, lists.use)
+            losses = losses / (ranks[:, :, None] + ranks[:, None, :])
+        losses = torch.where(pairs, losses, 0.0)
         counts = pairs.sum((1, 2)).to(losses.dtype)
         if self.options.reduction == "mean_pairs":
             return losses.sum(), counts.sum()
         return (losses.sum((1, 2)) / counts.clamp(min=1)).sum(), (counts > 0).sum().to(losses.dtype)
+
+    def _pairs(self, lists: guards.Lists) -> Tensor:
+        """Which (i, j) count: i preferred to j, or with soft targets every two documents once."""
+        both = lists.use[:, :, None] & lists.use[:, None, :]
+        if self.options.targets == "soft":
+            return both.triu(1)
+        return both & (lists.teacher[:, :, None] > lists.teacher[:, None, :])

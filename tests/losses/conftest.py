@@ -41,6 +41,44 @@ def random_batch(dtype: torch.dtype = torch.float64, seed: int = 0, b: int = 3, 
     return made
 
 
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("kl_div", {"alpha": 0.3}),
+    *(("divergence", {"form": form}) for form in ("reverse", "symmetric", "skew")),
+    *(("list_mle", {"positions": positions}) for positions in ("mean", "weighted")),
+    ("list_mle", {"top_k": 2}),
+    ("plackett_luce", {"label_first": True}),
+    ("ranknet", {"targets": "soft"}),
+    ("ranknet", {"weights": "ranks"}),
+    ("margin_mse", {"margin": 1.0}),
+    *(("lambda_loss", {"scheme": scheme}) for scheme in ("lambdarank", "ndcg2")),
+    ("lambda_loss", {"grades": "label", "k": 3}),
+    ("adr_mse", {"ties": "column", "discount": "reciprocal"}),
+    *(("approx_rank", {"measure": measure, "grades": "label"}) for measure in ("ndcg", "mrr")),
+    ("approx_rank", {"measure": "mrr"}),
+    ("pointwise_bce", {"target": "label"}),
+    ("bixse", {"reduction": "mean"}),
+]
+"""Options that make another loss of a loss: they keep the same contract."""
+
+
+def variant(name: str, **given: Any) -> Any:
+    """The class of a loss as if ``given`` were its defaults."""
+    kind = open_kind("losses", name)
+
+    def start(self: Any, **options: Any) -> None:
+        kind.__init__(self, **{**given, **options})
+
+    return type("Kind", (kind,), {"__init__": start, "__module__": kind.__module__})
+
+
+def spelt(name: str, options: dict[str, Any]) -> str:
+    return "-".join([name, *(f"{key}={value}" for key, value in options.items())])
+
+
+LOSSES = {name: open_kind("losses", name) for name in names("losses")}
+LOSSES |= {spelt(name, options): variant(name, **options) for name, options in VARIANTS}
+
+
 def mean(loss: Any, scores: Scores) -> torch.Tensor:
     total, weight = loss(scores)
     return total / weight
@@ -73,13 +111,13 @@ def gradient_of() -> Callable[..., torch.Tensor]:
     return gradient
 
 
-@pytest.fixture(params=names("losses"))
+@pytest.fixture(params=LOSSES)
 def every(request: pytest.FixtureRequest) -> Any:
-    """The class of each loss of the room."""
-    return open_kind("losses", request.param)
+    """The class of each loss of the room, and of its variants."""
+    return LOSSES[request.param]
 
 
-@pytest.fixture(params=[name for name in names("losses") if "vectors" not in open_kind("losses", name).needs])
+@pytest.fixture(params=[name for name, kind in LOSSES.items() if "vectors" not in kind.needs])
 def every_on_lists(request: pytest.FixtureRequest) -> Any:
     """The class of each loss that reads scores (vectors have no mask and no queries)."""
-    return open_kind("losses", request.param)
+    return LOSSES[request.param]

@@ -84,6 +84,15 @@ def test_everything_masked_is_zero_with_zero_weight_and_no_nan(every_on_lists, r
     assert torch.equal(scores.student.grad, torch.zeros_like(scores.student))
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0)])
+def test_a_batch_without_queries_or_without_documents_is_zero_with_zero_weight(every_on_lists, shape):
+    empty = torch.zeros(shape)
+    scores = Scores(empty.clone().requires_grad_(), teacher=empty, label=empty, positive=torch.full(shape[:1], -1))
+    total, weight = every_on_lists()(scores)
+    total.backward()
+    assert total.item() == weight.item() == 0
+
+
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf, 99.0])
 def test_a_padded_cell_changes_nothing_and_gets_exactly_zero_gradient_whatever_it_holds(
     every_on_lists, randomly, garbage
@@ -127,7 +136,7 @@ def test_sums_and_weights_of_micro_batches_add_up(every_on_lists, randomly):
 def test_scores_of_800_stay_finite(every, dtype, make):
     student = [[800.0, -750.0, 10.0, 0.0], [-600.0, 600.0, 599.0, -599.0]]
     teacher = [[-500.0, 400.0, 0.0, 30.0], [700.0, 0.0, -700.0, 1.0]]
-    scores = make(student, teacher, [0, 1], dtype)
+    scores = make(student, teacher, [0, 1], dtype, label=torch.eye(2, 4))
     scores.vectors = Vectors(scores.student, scores.teacher)
     total, _ = every()(scores)
     total.backward()

@@ -11,8 +11,11 @@ from rerankdistill.contracts import Scores, Vectors
 from rerankdistill.errors import CardError, DataError, RerankDistillError, RerankDistillWarning
 from rerankdistill.kinds import open_kind
 
-ON_LISTS = ["kl_div", "margin_mse", "ranknet", "infonce", "localized_contrastive"]
-WITH_TEACHER = ["kl_div", "margin_mse", "ranknet"]
+LISTWISE = ["kl_div", "divergence", "listnet", "taid", "list_mle", "plackett_luce", "pearson"]
+BY_RANK = ["margin_mse", "ranknet", "lambda_loss", "adr_mse", "approx_rank"]
+POINTWISE = ["pointwise_bce", "pointwise_mse"]
+WITH_TEACHER = LISTWISE + BY_RANK + POINTWISE
+ON_LISTS = [*LISTWISE, *BY_RANK, "infonce", "localized_contrastive"]
 
 
 @pytest.mark.parametrize("kind", ON_LISTS)
@@ -22,11 +25,19 @@ def test_a_list_of_one_candidate_does_not_train_on_nothing_unnoticed(kind, make)
     loss = open_kind("losses", kind)()
     with pytest.warns(RerankDistillWarning, match="one candidate"):
         total, weight = loss(scores)
-    alone = make([[1.0, 2.0]], [[1.0, 0.0]], [0])
-    assert total.item() == pytest.approx(loss(alone)[0].item())
-    assert weight.item() == 1
+    alone, same_weight = loss(make([[1.0, 2.0]], [[1.0, 0.0]], [0]))
+    assert total.item() == pytest.approx(alone.item())
+    assert weight == same_weight == (2 if kind == "adr_mse" else 1)  # which counts documents
     total.backward()
     assert torch.equal(scores.student.grad[1], torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", [*POINTWISE, "bixse"])
+def test_a_loss_on_single_documents_learns_from_a_list_of_one_too(kind, make, gradient_of):
+    scores = make([[0.1, 0.2], [0.3, 9.0]], [[0.0, 0.0]] * 2, label=[[1.0, 0.0]] * 2)
+    scores.valid = torch.tensor([[1, 1], [1, 0]]).bool()
+    slope = gradient_of(open_kind("losses", kind)(), scores)
+    assert torch.equal(slope != 0, scores.valid)
 
 
 def test_the_warning_of_a_list_of_one_comes_once_in_a_training(make):
@@ -69,10 +80,10 @@ def test_a_nan_of_the_teacher_is_refused_where_it_counts_and_harmless_where_not(
     scores.scored = torch.tensor([[True, False, True]])
     total, weight = open_kind("losses", kind)()(scores)
     assert torch.isfinite(total)
-    assert weight == 1
+    assert weight == (2 if kind in {*POINTWISE, "adr_mse"} else 1)  # those count documents
 
 
-@pytest.mark.parametrize("kind", ON_LISTS)
+@pytest.mark.parametrize("kind", ON_LISTS + POINTWISE)
 def test_a_diverged_student_stops_the_training(kind, make):
     with pytest.raises(RerankDistillError, match="not finite at row 0, column 2"):
         open_kind("losses", kind)()(make([[1.0, 2.0, torch.nan]], [[1.0, 2.0, 3.0]], [0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,8 +11,36 @@ from hypothesis import strategies as st
 
 from rerankdistill.contracts import Scores
 from rerankdistill.kinds import open_kind
+from rerankdistill.types import Scale
 
-LISTS = ["kl_div", "margin_mse", "ranknet", "infonce", "localized_contrastive"]
+LISTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ("kl_div", "margin_mse", "ranknet", "infonce", "localized_contrastive")),
+    *(("divergence", {"form": form}) for form in ("js", "reverse", "symmetric", "skew")),
+    *((name, {}) for name in ("listnet", "taid", "plackett_luce", "adr_mse", "pearson")),
+    ("plackett_luce", {"label_first": True}),
+    *(("list_mle", {"positions": positions}) for positions in ("sum", "mean", "weighted")),
+    ("ranknet", {"targets": "soft"}),
+    ("ranknet", {"weights": "ranks"}),
+    ("margin_mse", {"margin": 1}),
+    *(("lambda_loss", {"scheme": scheme}) for scheme in ("lambdarank", "ndcg2", "ndcg2pp")),
+    ("lambda_loss", {"grades": "label", "k": 2}),
+    *(("approx_rank", {"measure": measure}) for measure in ("ndcg", "mrr")),
+]
+POINTS: list[tuple[str, dict[str, Any]]] = [
+    ("pointwise_bce", {}),
+    ("pointwise_bce", {"target": "label"}),
+    ("pointwise_mse", {}),
+    ("bixse", {}),
+]
+ORDERS = [
+    *((name, {}) for name in ("ranknet", "list_mle", "adr_mse", "lambda_loss", "approx_rank")),
+    ("ranknet", {"weights": "ranks"}),
+    ("margin_mse", {"margin": 1, "pairs": "all"}),
+]
+AT_REST = [
+    *((name, {}) for name in ("kl_div", "margin_mse", "taid", "pearson")),
+    *(("divergence", {"form": form}) for form in ("js", "reverse", "symmetric", "skew")),
+]
 SHAPES = {"b": st.integers(1, 4), "m": st.integers(2, 7), "seed": st.integers(0, 10_000)}
 quick = settings(max_examples=15, deadline=None)
 
@@ -28,20 +58,27 @@ def mean(loss, scores):
     return total / weight
 
 
-@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize(("kind", "options"), LISTS)
 @given(**SHAPES, shift=st.floats(-50, 50))
 @quick
-def test_adding_a_constant_to_a_querys_scores_changes_nothing(kind, b, m, seed, shift):
-    loss, scores = open_kind("losses", kind)(), draw(b, m, seed)
+def test_adding_a_constant_to_a_querys_scores_changes_nothing(kind, options, b, m, seed, shift):
+    loss, scores = open_kind("losses", kind)(**options), draw(b, m, seed)
     moved = Scores(scores.student + shift, teacher=scores.teacher, positive=scores.positive, label=scores.label)
     assert torch.allclose(mean(loss, moved), mean(loss, scores), rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize(("kind", "options"), POINTS)
+def test_a_loss_on_single_documents_does_mind_a_constant(kind, options):
+    loss, scores = open_kind("losses", kind)(**options), draw(2, 4, 0)
+    moved = Scores(scores.student + 1, teacher=scores.teacher, label=scores.label)
+    assert (mean(loss, moved) - mean(loss, scores)).abs() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "options"), LISTS + POINTS)
 @given(**SHAPES)
 @quick
-def test_the_order_of_documents_does_not_matter(kind, b, m, seed):
-    loss, scores = open_kind("losses", kind)(), draw(b, m, seed)
+def test_the_order_of_documents_does_not_matter(kind, options, b, m, seed):
+    loss, scores = open_kind("losses", kind)(**options), draw(b, m, seed)
     order = torch.randperm(m, generator=torch.Generator().manual_seed(seed))
     turned = Scores(
         scores.student.detach()[:, order].requires_grad_(),
@@ -55,13 +92,31 @@ def test_the_order_of_documents_does_not_matter(kind, b, m, seed):
     assert torch.allclose(g[:, order], h, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["kl_div", "margin_mse"])
+@pytest.mark.parametrize(("kind", "options"), ORDERS)
+@given(**SHAPES, stretch=st.floats(0.1, 10))
+@quick
+def test_a_loss_that_takes_ranks_sees_the_teachers_order_alone(kind, options, b, m, seed, stretch):
+    loss, scores = open_kind("losses", kind)(**options), draw(b, m, seed)
+    assert Scale.RANK in loss.eats
+    other = Scores(scores.student, teacher=torch.exp(stretch * scores.teacher), positive=scores.positive)
+    assert torch.allclose(mean(loss, other), mean(loss, scores), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "options"), [*AT_REST, ("listnet", {}), ("plackett_luce", {}), ("pointwise_mse", {})])
+def test_a_loss_that_takes_no_ranks_sees_more_than_the_teachers_order(kind, options):
+    loss, scores = open_kind("losses", kind)(**options), draw(2, 4, 0)
+    assert Scale.RANK not in loss.eats
+    other = Scores(scores.student, teacher=torch.exp(scores.teacher), positive=scores.positive)
+    assert (mean(loss, other) - mean(loss, scores)).abs() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "options"), AT_REST)
 @given(**SHAPES, shift=st.floats(-5, 5))
 @quick
-def test_a_student_that_equals_its_teacher_up_to_a_constant_has_nothing_to_learn(kind, b, m, seed, shift):
+def test_a_student_that_equals_its_teacher_up_to_a_constant_has_nothing_to_learn(kind, options, b, m, seed, shift):
     scores = draw(b, m, seed)
     scores.student = (scores.teacher + shift).requires_grad_()
-    value = mean(open_kind("losses", kind)(), scores)
+    value = mean(open_kind("losses", kind)(**options), scores)
     (slope,) = torch.autograd.grad(value, scores.student)
     assert abs(value.item()) < 1e-12
     assert slope.abs().max() < 1e-12

@@ -17,14 +17,18 @@ def two_queries(make):
     return scores
 
 
-@pytest.mark.parametrize("kind", ["kl_div", "margin_mse", "ranknet"])
+OVER = ["kl_div", "margin_mse", "ranknet", "divergence", "listnet", "taid", "list_mle", "plackett_luce", "lambda_loss"]
+OVER += ["adr_mse", "approx_rank", "pearson", "pointwise_bce", "pointwise_mse"]
+
+
+@pytest.mark.parametrize("kind", OVER)
 def test_own_lists_ignore_the_batch(kind, make, mean_of):
     own = make([[1.0, 0.2], [2.0, 1.0]], [[2.0, 1.0], [1.0, 3.0]], [0, 0])
     loss = open_kind("losses", kind)()
     assert mean_of(loss, two_queries(make)).item() == pytest.approx(mean_of(loss, own).item())
 
 
-@pytest.mark.parametrize("kind", ["kl_div", "margin_mse", "ranknet"])
+@pytest.mark.parametrize("kind", OVER)
 def test_lists_over_the_batch_hold_what_the_teacher_scored(kind, make, gradient_of):
     scores = two_queries(make)
     slope = gradient_of(open_kind("losses", kind)(over="batch"), scores)
@@ -35,6 +39,9 @@ def test_lists_over_the_batch_hold_what_the_teacher_scored(kind, make, gradient_
 
 def test_infonce_takes_the_whole_batch_and_the_localized_one_does_not(make, gradient_of):
     assert (gradient_of(open_kind("losses", "infonce")(), two_queries(make)) != 0).all()
+    graded = two_queries(make)
+    graded.label = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0]])
+    assert (gradient_of(open_kind("losses", "bixse")(), graded) != 0).all()
     slope = gradient_of(open_kind("losses", "localized_contrastive")(), two_queries(make))
     assert torch.equal(slope != 0, two_queries(make).own)
 
@@ -122,3 +129,6 @@ def test_teacher_scores_far_apart_in_a_wide_batch_cost_only_the_own_pairs(make):
     scores = Scores(student, teacher=torch.rand(40, 4000), own=own)  # 40 x 4000 x 4000 pairs would be 2.5 GB
     assert open_kind("losses", "ranknet")()(scores)[1] == 40
     assert open_kind("losses", "margin_mse")()(scores)[1] == 240
+    assert open_kind("losses", "lambda_loss")()(scores)[1] == 40
+    assert open_kind("losses", "adr_mse")()(scores)[1] == 160
+    assert open_kind("losses", "approx_rank")()(scores)[1] == 40

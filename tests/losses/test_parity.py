@@ -57,23 +57,83 @@ def test_infonce(vectors, make, mean_of):
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
 
 
+LOGITS = [[1.5, -0.3, 0.8, 0.1], [0.2, 2.1, -0.7]]
+GRADES = [[3.0, 1.0, 0.0, 2.0], [0.0, 1.0, 2.0]]
+
+
+class Scorer(torch.nn.Module):
+    """Stands where a cross-encoder is expected: a pair is (row, column) of the logits."""
+
+    num_labels = 1
+    device = torch.device("cpu")
+
+    def preprocess(self, pairs, **_):
+        return {"logits": torch.tensor([LOGITS[row][column] for row, column in pairs])}
+
+    tokenize = preprocess
+
+    def forward(self, tokens):
+        return {"scores": tokens["logits"][:, None]}
+
+
+def listwise(loss) -> float:
+    """A loss of theirs, of a list of four and a list of three."""
+    columns = [list(range(len(row))) for row in LOGITS]
+    return loss((list(range(len(LOGITS))), columns), [torch.tensor(row) for row in GRADES]).item()
+
+
+def ours(kind: str, make, mean_of, **options) -> float:
+    """The same lists, padded; their labels stand for a teacher's scores and for labels."""
+    width = max(map(len, LOGITS))
+    student, grades = ([row + [9.0] * (width - len(row)) for row in rows] for rows in (LOGITS, GRADES))
+    scores = make(student, grades, label=grades)
+    scores.valid = torch.tensor([[column < len(row) for column in range(width)] for row in LOGITS])
+    return mean_of(open_kind("losses", kind)(**options), scores).item()
+
+
 def test_ranknet_is_theirs_times_ln_2(make, mean_of):
     from sentence_transformers.cross_encoder.losses import RankNetLoss
 
-    logits, labels = [1.5, -0.3, 0.8, 0.1], [3.0, 1.0, 0.0, 2.0]
+    theirs = listwise(RankNetLoss(Scorer())) * math.log(2)
+    assert ours("ranknet", make, mean_of, reduction="mean_pairs") == pytest.approx(theirs, rel=1e-5)
 
-    class Scorer(torch.nn.Module):
-        num_labels = 1
-        device = torch.device("cpu")
 
-        def preprocess(self, pairs, **_):
-            return {"rows": torch.tensor(["abcd".index(document) for _, document in pairs])}
+def test_listnet(make, mean_of):
+    from sentence_transformers.cross_encoder.losses import ListNetLoss
 
-        tokenize = preprocess
+    assert ours("listnet", make, mean_of) == pytest.approx(listwise(ListNetLoss(Scorer())), rel=1e-5)
 
-        def forward(self, tokens):
-            return {"scores": torch.tensor(logits)[tokens["rows"], None]}
 
-    theirs = RankNetLoss(Scorer())((["q"], [["a", "b", "c", "d"]]), [torch.tensor(labels)])
-    ours = mean_of(open_kind("losses", "ranknet")(), make([logits], [labels]))
-    assert ours.item() == pytest.approx(theirs.item() * math.log(2), rel=1e-5)
+def test_list_mle_is_theirs_once_they_sort(make, mean_of):
+    from sentence_transformers.cross_encoder.losses import ListMLELoss, PListMLELambdaWeight, PListMLELoss
+
+    theirs = listwise(ListMLELoss(Scorer(), respect_input_order=False))
+    assert ours("list_mle", make, mean_of) == pytest.approx(theirs, rel=1e-5)
+    assert listwise(ListMLELoss(Scorer())) != pytest.approx(theirs, rel=1e-2), "by default they take the given order"
+
+    def from_zero(mask):  # theirs count places from one: the last pick, which adds nothing, then weighs nothing
+        return (2.0 ** (mask.sum(1, keepdim=True) - torch.arange(mask.shape[1])) - 1) * mask
+
+    weights = PListMLELambdaWeight(rank_discount_fn=from_zero)
+    theirs = listwise(PListMLELoss(Scorer(), lambda_weight=weights, respect_input_order=False))
+    assert ours("list_mle", make, mean_of, positions="weighted") == pytest.approx(theirs, rel=1e-5)
+
+
+def test_adr_mse(make, mean_of):
+    from sentence_transformers.cross_encoder.losses import ADRMSELoss
+
+    assert ours("adr_mse", make, mean_of) == pytest.approx(listwise(ADRMSELoss(Scorer())), rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [None, 2])
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [("lambdarank", "LambdaRankScheme"), ("ndcg2", "NDCGLoss2Scheme"), ("ndcg2pp", "NDCGLoss2PPScheme")],
+)
+def test_lambda_loss_is_theirs_times_ln_2(scheme, name, k, make, mean_of):
+    from sentence_transformers.cross_encoder import losses
+
+    weighting = getattr(losses, name)()
+    theirs = listwise(losses.LambdaLoss(Scorer(), weighting_scheme=weighting, k=k)) * math.log(2)
+    options = {"scheme": scheme, "k": k, "grades": "label", "reduction": "mean_pairs"}
+    assert ours("lambda_loss", make, mean_of, **options) == pytest.approx(theirs, rel=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +92,17 @@ def test_what_a_step_keeps_does_not_grow_with_its_texts_length_times_layers(tiny
     student = student_of(layout, tiny, tiny_ce)
     batch = list_batch(LESSONS, read, layout)
     assert kept(student, batch, CACHED) < 0.1 * kept(student, batch, WHOLE)
+
+
+def test_two_processes_average_the_gradients_of_their_whole_batches(tiny):
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29683"]
+    command = [sys.executable, *launch, str(Path(__file__).with_name("cached_driver.py")), str(tiny)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    worst = json.loads(done.stdout.splitlines()[-1])
+    assert {"infonce", "kl_div", "margin_mse"} <= worst.keys()
+    assert max(worst.values()) < 1e-6, worst
 
 
 def test_by_default_a_cpu_keeps_less_than_a_gpu_and_the_card_decides_over_both():

@@ -1,0 +1,48 @@
+r"""ListNet: cross-entropy of the student's distribution over a list against the teacher's.
+
+.. math:: -\frac{1}{B} \sum_q \sum_i p_i \log \mathrm{softmax}(s / \tau_s)_i, \quad p = \mathrm{softmax}(t / \tau_t)
+
+The gradient is that of ``kl_div``; the value is higher by the entropy of p, so that it does not fall to zero when the
+student has learnt all there is.
+
+By hand: s = (0, 0), t = (ln 3, 0): p = (3/4, 1/4), so 3/4 ln 2 + 1/4 ln 2 = 0.6931.
+
+Cao, Qin, Liu, Tsai, Li 2007, "Learning to rank: from pairwise approach to listwise approach", ICML.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rerankdistill.cards import Card, parse
+from rerankdistill.contracts import Scores
+from rerankdistill.losses import guards
+from rerankdistill.types import Scale
+
+
+class Options(Card):
+    tau_student: guards.Temperature = 1.0
+    """Divides the student's scores; a student that scores by cosine wants about 0.05."""
+    tau_teacher: guards.Temperature = 1.0
+    """Divides the teacher's scores; higher is softer."""
+    over: guards.Over = "own"
+
+
+class Kind:
+    """See the module. No epsilon inside the logarithm: it is taken in log space."""
+
+    needs: frozenset[str] = frozenset({"student", "teacher"})
+    eats: frozenset[Scale] = guards.VALUES
+
+    def __init__(self, **options: Any) -> None:
+        self.options = parse(Options, options, "loss listnet")
+
+    def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
+        lists = guards.read(scores, "listnet", self.needs, self.options.over).compact()
+        student = guards.log_softmax(lists.student, lists.use, self.options.tau_student)
+        teacher = guards.log_softmax(lists.teacher, lists.use, self.options.tau_teacher)
+        target = torch.where(lists.use, teacher.exp(), 0.0)
+        return -(target * student).sum(), lists.count()

@@ -20,16 +20,16 @@ def sweep(
     dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")] = False,
 ) -> None:
-    """Train one student with every objective, variation, teacher and seed of a file; one table, tests against a
-    baseline.
+    """Train one student with many objectives; one table.
 
-    What is fresh is skipped, so a sweep that was stopped goes on. --set overrides fields of the sweep's pipeline.
+    Every objective of the file, in every variation of the student, from every teacher, with every seed, tested against
+    one baseline. What is fresh is skipped, so a sweep that was stopped goes on. --set overrides fields of the sweep's
+    pipeline.
     """
-    from rerankdistill.artifacts import write_text
     from rerankdistill.cli.progress import Terminal, wide_console
     from rerankdistill.cli.walks import say_plan
     from rerankdistill.pipeline import verbs
-    from rerankdistill.pipeline.sweep import expand, load_sweep, rows, texts, to_json, to_markdown
+    from rerankdistill.pipeline.sweep import expand, load_sweep, rows, save, texts, to_json
 
     card = load_sweep(file, tuple(set_ or ()))
     if seeds:
@@ -45,15 +45,15 @@ def sweep(
     for folder in verbs.evaluate(whole, out, notes):
         report = json.loads((folder / "report.json").read_text("utf-8"))
         found = rows(card, whole, report)
-        write_text(out / "sweeps" / f"{card.name}-{folder.name}.md", to_markdown(card, report, found))
-        tables.append((folder, report, found))
+        file = save(card, report, found, out / "sweeps", folder.name)
+        tables.append((folder, file, report, found))
     if as_json:
-        made = [to_json(card, report, found) for _, report, found in tables]
+        made = [to_json(card, report, found) for _, _, report, found in tables]
         print(json.dumps(made[0] if len(made) == 1 else made, indent=1, ensure_ascii=False))
         return
-    for folder, report, found in tables:
+    for folder, file, report, found in tables:
         wide_console().print(_table(f"{card.name}: {report['collection']} · {report['split']}", texts(found)))
-        notes.say(f"table: {out / 'sweeps' / f'{card.name}-{folder.name}.md'}; plot: {folder / 'report.html'}")
+        notes.say(f"table: {file}; plot: {folder / 'report.html'}")
 
 
 def _table(title: str, lines: list[tuple[str, ...]]) -> object:

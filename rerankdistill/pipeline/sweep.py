@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from rerankdistill import cards
+from rerankdistill.artifacts import write_text
 from rerankdistill.cards import Card
 from rerankdistill.errors import CardError
 from rerankdistill.evaluation.table import LEVEL
@@ -194,6 +195,14 @@ def to_markdown(sweep: SweepCard, report: Mapping[str, Any], found: list[SweepRo
     lines = [f"# {sweep.name}", "", f"{head} {test}", "", "| " + " | ".join(HEADS) + " |"]
     lines.append("| --- | --- | --- |" + " ---: |" * (len(HEADS) - 3))
     return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in texts(found))]) + "\n"
+
+
+def save(sweep: SweepCard, report: Mapping[str, Any], found: list[SweepRow], folder: Path, on: str) -> Path:
+    """Write the table of a sweep ``on`` a collection's split; the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{sweep.name}-{on}.md"
+    write_text(path, to_markdown(sweep, report, found))
+    return path
 
 
 def to_json(sweep: SweepCard, report: Mapping[str, Any], found: list[SweepRow]) -> dict[str, Any]:

@@ -45,15 +45,15 @@ def sweep(
     for folder in verbs.evaluate(whole, out, notes):
         report = json.loads((folder / "report.json").read_text("utf-8"))
         found = rows(card, whole, report)
-        file = save(card, report, found, out / "sweeps", folder.name)
-        tables.append((folder, file, report, found))
+        written = save(card, report, found, out / "sweeps", folder.name)
+        tables.append((folder, written, report, found))
     if as_json:
         made = [to_json(card, report, found) for _, _, report, found in tables]
         print(json.dumps(made[0] if len(made) == 1 else made, indent=1, ensure_ascii=False))
         return
-    for folder, file, report, found in tables:
+    for folder, written, report, found in tables:
         wide_console().print(_table(f"{card.name}: {report['collection']} · {report['split']}", texts(found)))
-        notes.say(f"table: {file}; plot: {folder / 'report.html'}")
+        notes.say(f"table: {written}; plot: {folder / 'report.html'}")
 
 
 def _table(title: str, lines: list[tuple[str, ...]]) -> object:

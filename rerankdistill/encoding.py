@@ -198,6 +198,9 @@ def towers(model: Any) -> dict[Role, Any]:
     routes = getattr(model[0], "sub_modules", None)
     if routes is None:
         return {"query": model, "doc": model}
+    if not {"query", "document"} <= set(routes):
+        what = f"the model's routes are {', '.join(routes)}, not query and document"
+        raise DataError(what, fix="give a model that reads both, or one with these two routes")
     from sentence_transformers import SentenceTransformer
 
     rest, place = list(model.children())[1:], str(model.device)

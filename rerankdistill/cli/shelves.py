@@ -81,10 +81,15 @@ def _check_pipeline(name: str) -> str:
 
 
 def _check_sweep(name: str) -> str:
+    from rerankdistill.pipeline.learning import build_loss, student_options
     from rerankdistill.pipeline.sweep import expand, load_sweep
 
     sweep = load_sweep(name)
     whole = expand(sweep)
+    for each, student in whole.students.items():
+        student_options(each, student)
+        for stage in student.stages:
+            build_loss(stage)
     return f"{name}: good; {len(whole.students)} students with {sweep.seeds} seeds each, against {sweep.against}"
 
 

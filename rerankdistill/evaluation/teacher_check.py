@@ -66,7 +66,7 @@ class Evidence:
         lengths: of the texts, in any unit.
         again: the teacher's scores of some lists that were put to it in another order, in the order of ``doc_ids``.
         flips: of pairs that were asked about in both positions, the share decided otherwise when swapped.
-        malformed: the share of its written or chosen answers that could not be read.
+        malformed: the share of its answers that were not what was asked for; ``unread``: that said nothing at all.
         others: other teachers' scores by their names.
         tau: the temperature of the listwise target; None: what is usual for the scale (see :data:`NATURAL`).
     """
@@ -81,6 +81,7 @@ class Evidence:
     again: Rows = field(default_factory=dict)
     flips: float | None = None
     malformed: float | None = None
+    unread: float | None = None
     others: Mapping[str, Rows] = field(default_factory=dict)
     tau: float | None = None
 
@@ -118,7 +119,8 @@ class Findings:
         length_rho: mean rank correlation with length; ``length_same``: share of lists ordered by length alone, the
             same way round.
         order_tau: mean Kendall tau-b of a list and the same list put in another order; ``flips``: share of pairs
-            decided otherwise when swapped; ``malformed``: share of its answers that could not be read.
+            decided otherwise when swapped; ``malformed``, ``unread``: shares of its answers that were
+            not what was asked for, or said nothing.
         taus: mean Kendall tau-b with other teachers.
     """
 
@@ -159,6 +161,7 @@ class Findings:
     order_tau: float | None = None
     flips: float | None = None
     malformed: float | None = None
+    unread: float | None = None
     taus: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -358,7 +361,8 @@ def _long(lists: Mapping[str, Values], other: Mapping[str, Values]) -> list[str]
 def _consistency(evidence: Evidence, lists: Mapping[str, Values]) -> dict[str, Any]:
     """Whether the teacher says the same when the same is asked in another order."""
     order_tau = _mean(agreement(lists, _aligned(evidence, evidence.again, "the second time")))
-    return {"order_tau": order_tau, "flips": evidence.flips, "malformed": evidence.malformed}
+    told = {name: getattr(evidence, name) for name in ("flips", "malformed", "unread")}
+    return {"order_tau": order_tau, **told}
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -209,13 +209,17 @@ def _unsteady(f: Findings) -> Fault | None:
     return None
 
 
-def _malformed(f: Findings) -> Fault | None:
-    if f.malformed is None or f.malformed < SOME:
+def _unread(f: Findings) -> Fault | None:
+    if f.unread is None or f.unread < UNREAD:
         return None
-    share = _percent(f.malformed)
-    if f.malformed >= UNREAD:
-        return Fault("malformed", True, f"it does not answer what it is asked ({share} of its answers are malformed)")
-    return Fault("malformed answers", False, f"care ({share} of its answers are malformed)")
+    what = f"it does not answer what it is asked (nothing could be read from {_percent(f.unread)} of its answers)"
+    return Fault("unread", True, what)
+
+
+def _malformed(f: Findings) -> Fault | None:
+    if f.malformed is None or f.malformed < SOME or _unread(f):
+        return None
+    return Fault("malformed answers", False, f"care ({_percent(f.malformed)} of its answers are malformed)")
 
 
 def _gaps(f: Findings) -> Fault | None:
@@ -263,7 +267,7 @@ def _percent(share: float) -> str:
 
 LOOKS: tuple[Callable[[Findings], Fault | None], ...] = (
     _constant,
-    _malformed,
+    _unread,
     _reversed,
     _random,
     _reversed_in_part,
@@ -274,6 +278,7 @@ LOOKS: tuple[Callable[[Findings], Fault | None], ...] = (
     _ranks,
     _below_the_first_stage,
     _unsteady,
+    _malformed,
     _gaps,
     _coarse,
     _unjudged,

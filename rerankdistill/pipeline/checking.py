@@ -17,7 +17,7 @@ from rerankdistill.evaluation.teacher_check import Evidence, check
 from rerankdistill.evaluation.teacher_verdict import verdict
 from rerankdistill.examples.table import open_examples
 from rerankdistill.kinds import open_kind
-from rerankdistill.pipeline.inspection import answering, choose_queries, costs, scores_of, text_lengths, vector_rows
+from rerankdistill.pipeline.inspection import answering, choose_queries, scores_of, text_lengths, vector_rows
 from rerankdistill.pipeline.lanes import Training, read_training
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.mining import read_run
@@ -54,7 +54,7 @@ def check_step(ws: Workspace, lessons: Lessons, tau: float | None, options: Any,
     }
     needs = (lessons.queries, lessons.candidates, lessons.examples)
     inputs = {step.name: step.fingerprint for step in needs} | {"initial model": initial}
-    manifest = artifacts.plan(KIND, 1, about, inputs, ws.card.seed)
+    manifest = artifacts.plan(KIND, 2, about, inputs, ws.card.seed)
     name = f"teacher check {lessons.name} · {Path(faculty.name).stem}"
     step = Step(name, ws.root / "checks" / lessons.name, manifest, needs)
 
@@ -102,7 +102,7 @@ def _evidence(ws: Workspace, lessons: Lessons, tau: float | None, options: Any) 
     most = STUDENT_QUERIES if judgements else TO_KNOW_A_COPY
     student = _student_rows(ws, lessons, queries, doc_ids, options, most)
     lengths = text_lengths(doc_ids, lessons.shelf)
-    shares = answering(costs(faculty.stores(lessons.scored)).usage)
+    shares = answering(faculty.stores(lessons.scored))
     return Evidence(doc_ids, rows, faculty.scale, judgements, first, student, lengths, tau=tau, **shares)
 
 

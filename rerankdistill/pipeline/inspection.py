@@ -121,7 +121,7 @@ def measure_teachers(names: Sequence[str], task: Task, out: Path, notes: Notes |
         evidence = Evidence(
             bench.lists, each.rows, each.faculty.scale, bench.judgements, bench.first, student,
             bench.lengths(each.faculty.shelf.view), each.again, others=others, tau=task.tau,
-            **answering(each.costs.usage),
+            **each.answering,
         )  # fmt: skip
         findings = check(evidence, task.seed)
         found.append(_measured(label, each, findings, bench))
@@ -136,6 +136,7 @@ class Scored:
     rows: Mapping[str, FloatArray]
     again: Mapping[str, FloatArray]
     costs: Costs
+    answering: Mapping[str, Any]
     memory_mb: float
     gpu_mb: float | None
 
@@ -206,7 +207,8 @@ class Bench:
         walk(steps, self.ws.notes)
         rows = faculty.fused(faculty.raw(self.asked, self.candidates, steps))
         again = self._again(faculty)
-        return Scored(faculty, rows, again, costs(faculty.stores(steps)), peak_memory(), _gpu_memory())
+        stores = faculty.stores(steps)
+        return Scored(faculty, rows, again, costs(stores), answering(stores), peak_memory(), _gpu_memory())
 
     def _again(self, faculty: Faculty) -> dict[str, FloatArray]:
         """A listwise teacher's scores of a few lists that were put to it in another order, in the order of ``lists``;
@@ -366,12 +368,16 @@ def costs(stores: Sequence[Any]) -> Costs:
     return Costs(round(1 / seconds, 2) if seconds else None, usage, price if paid else None)
 
 
-def answering(usage: Mapping[str, float]) -> dict[str, Any]:
-    """Which share of its answers could not be read, and of pairs that the order of asking decided, as evidence."""
-    shares = {"malformed": ("malformed", "requests"), "flips": ("flips", "both_ways")}
+SHARES = {"malformed": "requests", "unread": "requests", "flips": "both_ways"}
+"""Counters of a store, and what each is a share of."""
+
+
+def answering(stores: Sequence[Any]) -> dict[str, Any]:
+    """How a teacher answers, as evidence: of its members the worst."""
+    counted = [store.usage for store in stores]
     return {
-        name: usage[part] / usage[whole] if part in usage and usage.get(whole) else None
-        for name, (part, whole) in shares.items()
+        part: max((use[part] / use[whole] for use in counted if part in use and use.get(whole)), default=None)
+        for part, whole in SHARES.items()
     }
 
 

@@ -62,6 +62,8 @@ def queries_step(ws: Workspace, lane: Lane) -> Step:
     inputs = {"queries": artifacts.fingerprint([list(query) for query in source.all_queries()])}
     if "train" in lane.sets:
         inputs["train judgements"] = source.judgements_fingerprint("train")
+    if "asked" in lane.sets:
+        inputs["asked queries"] = source.queries_fingerprint("train")
     if set(lane.sets) & {"titles", "sentences"}:
         inputs["documents"] = source.docs_fingerprint()
     about = {"sets": list(lane.sets), "max_queries": lane.max_queries, "dev_share": ws.card.dev_share,

@@ -134,6 +134,7 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
     if stage.match and stage.tune:
         fix = "leave out tune, or tune the stage after it"
         raise CardError("a stage that matches vectors is not measured on dev", where=f"students.{arm.student}", fix=fix)
+    _refuse_what_cannot_be_learnt(lessons, arm, stage, loss)
     material = lessons.of(stage).material(stage)
     made_from = artifacts.fingerprint([step.fingerprint for step in material])
     tuning = _tuning(ws, lessons, arm, number) if stage.tune else None
@@ -177,6 +178,18 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
 
     step.run = run
     return step
+
+
+def _refuse_what_cannot_be_learnt(lessons: Lessons, arm: Arm, stage: StageCard, loss: Weighted) -> None:
+    """Raise CardError where an arm would be trained on nothing, or on what its student does not read."""
+    where, own = f"students.{arm.student} ({arm.role})", lessons.of(stage)
+    if stage.match and own.docs_model is not None:
+        what = "a query tower learns from ranked lists; vectors are matched by a student that reads documents too"
+        raise CardError(what, where=where, fix="leave the stage with match out, or take kind = 'bi_encoder'")
+    if "positive" in loss.needs and set(own.lane.sets) == {"asked"} and not lessons.student.pseudo_positive:
+        what = f"{stage.loss} needs a positive, and queries without judgements have none"
+        fix = "set pseudo_positive = true: the teacher's first document; or control = 'none'"
+        raise CardError(what, where=where, fix=fix)
 
 
 def _fit(

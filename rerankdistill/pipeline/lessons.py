@@ -87,8 +87,9 @@ class Lessons:
                 model = scorer_model(member.card)
                 if model.doc_tokens == options.doc_tokens:
                     return model
-        mark = artifacts.fingerprint(content, options.query_tokens, options.doc_tokens)
-        return Model(f"docs-{content[:8]}", reference, mark, options.query_tokens, options.doc_tokens)
+        mark = artifacts.fingerprint("docs", content, options.doc_tokens)
+        lengths = options.doc_tokens, options.doc_tokens  # it reads no queries
+        return Model(f"docs-{mark[:8]}", reference, mark, *lengths, revision=revision)
 
     @property
     def doc_vectors(self) -> tuple[Step, ...]:

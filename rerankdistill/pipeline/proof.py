@@ -79,6 +79,11 @@ class Proof:
     def report_step(self) -> Step:
         """The step that measures every engine and writes the report."""
         engines = self.engines()
+        rows = {engine.name: None for engine in engines}
+        for unknown in (name for pair in self.target.compare for name in pair if name not in rows):
+            raise CardError(
+                f"compare: the report has no row {unknown!r}", where="evaluate", fix=f"rows: {', '.join(rows)}"
+            )
         inputs = {f"{engine.name}/{number}": engine.run.fingerprint for number, engine in enumerate(engines)}
         inputs["judgements"] = self.source.judgements_fingerprint(self.target.split)
         about = {"measures": list(self.target.measures), "mode": self.target.mode,
@@ -220,7 +225,7 @@ class Proof:
         """The test queries whose relevant documents no training query was judged for."""
         if not own_collection(self.ws.card, self.target):
             return frozenset()
-        every = [lesson.of(stage) for lesson in self.lessons.values() for stage in lesson.student.stages]
+        every = [each.of(stage) for each in self.lessons.values() for stage in each.student.stages if not stage.match]
         judged = [lesson for lesson in every if "train" in lesson.lane.sets]
         if not judged:
             return frozenset()
@@ -264,17 +269,13 @@ class Proof:
         """Which rows are compared: a student with its controls, itself before, the first stage; fusions alike."""
         names = {row.name for row in rows}
         pairs = list(self.target.compare)
-        for pair in pairs:
-            if unknown := set(pair) - names:
-                fix = f"rows: {', '.join(sorted(names))}"
-                raise CardError(f"compare: the report has no row {unknown.pop()!r}", where="evaluate", fix=fix)
         for name in self.ws.card.students:
             others = sorted(other for other in names if other.startswith(f"{name} "))
             others.sort(key=lambda other: other != f"{name} {CONTROL}")  # the first one is what a report marks against
             for prefix in ("", f"{self.first_name} + "):
                 pairs += [(prefix + name, prefix + other) for other in others if prefix + other in names]
             pairs += [(name, self.first_name), (f"{self.first_name} + {name}", self.first_name)]
-        return pairs
+        return list(dict.fromkeys(pairs))
 
     def _speeds(self, engines: Sequence[Engine]) -> dict[str, dict[str, float]]:
         """Parameters of the students, and their encoding speed next to the teacher's, on the same texts in one run."""
@@ -286,10 +287,10 @@ class Proof:
         for engine in engines:
             if engine.model is None or engine.name in found or engine.kind not in ("student", "student_before"):
                 continue
-            encoder = self.ws.encoder(engine.model.reference, engine.model.query_tokens, engine.model.doc_tokens)
+            encoder = engine.model.open(self.ws)
             found[engine.name] = {"parameters": parameters(encoder.model)}
             if slow is not None and engine.kind == "student" and engine.model.docs is None:
-                reference = self.ws.encoder(slow.reference, slow.query_tokens, slow.doc_tokens)
+                reference = slow.open(self.ws)
                 speed = throughput(encoder, reference, texts, rounds=3)
                 found[engine.name] |= {"docs_per_s": round(speed.a, 1), "speed_vs_teacher": round(speed.ratio, 2)}
         return found

@@ -19,6 +19,7 @@ from rerankdistill import cards
 from rerankdistill.artifacts import write_text
 from rerankdistill.cards import Card
 from rerankdistill.errors import CardError
+from rerankdistill.evaluation.compare import holm
 from rerankdistill.evaluation.table import LEVEL
 from rerankdistill.pipeline.card import PipelineCard, StageCard, StudentCard, load_pipeline
 from rerankdistill.pipeline.learning import SHUFFLED, reads_scores
@@ -83,7 +84,7 @@ class Cell:
 @dataclass(frozen=True)
 class SweepRow:
     """One line of a sweep's table. ``difference`` and ``p`` are against the baseline in the same variation and from the
-    same teacher; None for the baseline itself."""
+    same teacher; None for the baseline itself. ``p_corrected`` is Holm's over the sweep's own comparisons."""
 
     objective: str
     student: str
@@ -107,15 +108,16 @@ def load_sweep(name: str, overrides: tuple[str, ...] = ()) -> SweepCard:
 def expand(sweep: SweepCard) -> PipelineCard:
     """The pipeline that a sweep is. Raises CardError: a student or a field that the pipeline has not."""
     base = load_pipeline(sweep.pipeline, sweep.overrides)
-    name = sweep.student or next(iter(base.students))
-    if name not in base.students:
-        raise CardError(
-            f"the pipeline has no student {name!r}", where=sweep.name, fix=f"one of {', '.join(base.students)}"
-        )
-    students = {cell.name: _student(sweep, base.students[name], cell) for cell in cells(sweep, base)}
+    varied, found = _varied(sweep, base), list(cells(sweep, base))
+    students = {cell.name: _student(sweep, varied, cell) for cell in found}
+    if len(students) < len(found):
+        names = [cell.name for cell in found]
+        twice = next(name for name in names if names.count(name) > 1)
+        fix = "rename an objective or a variation, or a teacher's file"
+        raise CardError(f"two students of the sweep would be called {twice!r}", where=sweep.name, fix=fix)
     pairs = tuple(
         (cell.name, Cell(sweep.against, cell.variation, cell.teacher).name)
-        for cell in cells(sweep, base)
+        for cell in found
         if cell.objective != sweep.against
     )
     targets = [target.model_copy(update={"expect": (), "compare": pairs}) for target in base.evaluate]
@@ -123,9 +125,24 @@ def expand(sweep: SweepCard) -> PipelineCard:
     return base.model_copy(update=changes)
 
 
+def _varied(sweep: SweepCard, base: PipelineCard) -> StudentCard:
+    """The student that is varied."""
+    name = sweep.student or next(iter(base.students))
+    if name not in base.students:
+        raise CardError(
+            f"the pipeline has no student {name!r}", where=sweep.name, fix=f"one of {', '.join(base.students)}"
+        )
+    if not base.students[name].stages:
+        raise CardError("a student needs a stage", where=f"students.{name}")
+    return base.students[name]
+
+
 def cells(sweep: SweepCard, base: PipelineCard) -> Iterator[Cell]:
-    """Every student of a sweep, in the order of its table."""
-    teachers = sweep.teachers or (base.students.get(sweep.student, StudentCard()).teacher or base.teacher,)
+    """Every student of a sweep, in the order of its table; ``base`` is its pipeline, or what it expands to."""
+    teachers = sweep.teachers
+    if not teachers:
+        first = next(iter(base.students.values()))
+        teachers = ((base.students.get(sweep.student) or first).teacher or base.teacher,)
     for variation, teacher, objective in product(sweep.students or {PLAIN: {}}, teachers, sweep.objectives):
         yield Cell(objective, variation, teacher)
 
@@ -135,7 +152,10 @@ def _student(sweep: SweepCard, base: StudentCard, cell: Cell) -> StudentCard:
     changes = dict(sweep.objectives[cell.objective])
     if isinstance(changes.get("train"), Mapping):
         changes["train"] = {**last.train.model_dump(), **changes["train"]}
-    kept = last.model_dump(exclude={"options", "tune"})
+    other = "loss" in changes and changes["loss"] != last.loss  # whose options another loss would refuse
+    kept = last.model_dump(exclude={"options", "tune"} if other else {"tune"})
+    if isinstance(changes.get("options"), Mapping) and not other:
+        changes["options"] = {**last.options, **changes["options"]}
     stage = cards.parse(StageCard, {**kept, **changes}, f"{sweep.name}: objectives.{cell.objective}")
     shuffled = ("scores",) if sweep.random_teacher and reads_scores(stage) else ()
     return base.model_copy(
@@ -155,16 +175,20 @@ def rows(sweep: SweepCard, base: PipelineCard, report: Mapping[str, Any]) -> lis
     """The sweep's table, read from the report of its pipeline."""
     named = {row["name"]: row for row in report["rows"]}
     measure = next(iter(report["rows"][0]["measures"]))
-    tested = {(c["system"], c["baseline"]): c for c in report["comparisons"] if c["measure"] == measure}
+    every = {(c["system"], c["baseline"]): c for c in report["comparisons"] if c["measure"] == measure}
+    pairs = [(cell.name, Cell(sweep.against, cell.variation, cell.teacher).name) for cell in cells(sweep, base)]
+    tested = {pair: every[pair] for pair in pairs if pair in every}
+    corrected = dict(zip(tested, holm([test["p"] for test in tested.values()]), strict=True))
     found = []
     for cell in cells(sweep, base):
         row, random = named[cell.name], named.get(f"{cell.name} {SHUFFLED}scores")
-        test = tested.get((cell.name, Cell(sweep.against, cell.variation, cell.teacher).name), {})
+        pair = cell.name, Cell(sweep.against, cell.variation, cell.teacher).name
+        test = tested.get(pair, {})
         found.append(
             SweepRow(
                 cell.objective, cell.variation, Path(cell.teacher).stem, row["measures"][measure], row.get("seeds", 1),
                 (row.get("seed_std") or {}).get(measure), test.get("difference"), test.get("p"),
-                test.get("p_corrected"), random["measures"][measure] if random else None,
+                corrected.get(pair), random["measures"][measure] if random else None,
             )
         )  # fmt: skip
     return found

@@ -245,7 +245,8 @@ def scorer_model(card: ScorerCard) -> Model:
     if not card.model:
         raise UsageError("this teacher has no model", where=card.name)
     mark = artifacts.fingerprint(mark_of(card.model, card.pinned_revision), card.lengths.query, card.lengths.doc)
-    return Model(card.name, card.model, mark, card.lengths.query or 64, card.lengths.doc or 256)
+    lengths = card.lengths.query or 64, card.lengths.doc or 256
+    return Model(card.name, card.model, mark, *lengths, revision=card.pinned_revision)
 
 
 class _Bar:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from rerankdistill import artifacts
 from rerankdistill.contracts import Role, Source
+from rerankdistill.encoding import TextEncoder
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.types import FloatArray, IntArray, View
@@ -32,6 +33,7 @@ class Model:
     needs: tuple[Step, ...] = ()
     docs: Model | None = None
     """Who reads the documents, where that is another model."""
+    revision: str | None = None
 
     @property
     def reader(self) -> Model:
@@ -39,8 +41,11 @@ class Model:
         return self.docs or self
 
     def encode(self, ws: Workspace, texts: Sequence[str], role: Role, advance: Callable[[int], None]) -> FloatArray:
-        encoder = ws.encoder(self.reference, self.query_tokens, self.doc_tokens)
-        return encoder.encode(texts, role, advance)
+        return self.open(ws).encode(texts, role, advance)
+
+    def open(self, ws: Workspace) -> TextEncoder:
+        """The model, ready to encode."""
+        return ws.encoder(self.reference, self.query_tokens, self.doc_tokens, self.revision)
 
 
 @dataclass(frozen=True)

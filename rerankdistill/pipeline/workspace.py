@@ -21,7 +21,7 @@ class Workspace:
     def __init__(self, card: PipelineCard, root: Path, notes: Notes | None = None) -> None:
         self.card, self.root, self.notes = card, root, notes or Quiet()
         self._sources: dict[tuple[str, tuple[tuple[str, str], ...]], Source] = {}
-        self._encoders: dict[tuple[str, int, int], TextEncoder] = {}
+        self._encoders: dict[tuple[str, int, int, str | None], TextEncoder] = {}
 
     def source(self) -> Source:
         """The collection that the pipeline trains on."""
@@ -39,14 +39,16 @@ class Workspace:
             self._sources[key] = load_collection(name, splits=splits or None)
         return self._sources[key]
 
-    def encoder(self, model: str, query_tokens: int = 64, doc_tokens: int = 256) -> TextEncoder:
+    def encoder(
+        self, model: str, query_tokens: int = 64, doc_tokens: int = 256, revision: str | None = None
+    ) -> TextEncoder:
         """An opened bi-encoder; the last two stay open."""
-        key = (model, query_tokens, doc_tokens)
+        key = (model, query_tokens, doc_tokens, revision)
         if key not in self._encoders:
             while len(self._encoders) > 1:
                 self._encoders.pop(next(iter(self._encoders)))
             lengths = {"query": query_tokens, "doc": doc_tokens}
-            self._encoders[key] = open_encoder(model, device=self.card.device, max_tokens=lengths)
+            self._encoders[key] = open_encoder(model, revision=revision, device=self.card.device, max_tokens=lengths)
         return self._encoders[key]
 
 

@@ -16,6 +16,10 @@ USAGE = {
 
 model = SentenceTransformer("{folder}")
 scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
+    "query_tower": """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{folder}")
+scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
     "cross_encoder": """from sentence_transformers import CrossEncoder
 
 model = CrossEncoder("{folder}")

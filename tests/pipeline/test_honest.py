@@ -142,6 +142,14 @@ def test_queries_whose_documents_were_training_positives_are_told_apart(mini, co
     assert any(f"over the {len(fresh)} queries" in note for note in report["notes"])
 
 
+def test_a_stage_on_vectors_has_no_queries_to_tell_apart(mini, teachers, tmp_path):
+    match = {"match": str(teachers / "bi.toml"), "loss": "similarity_mse", "view": "text", "train": {"steps": 2}}
+    mini["students"]["small"]["stages"].insert(0, match)
+    mini["students"]["small"].update(control="none")
+    _, (report,) = evaluate(mini, tmp_path / "work")
+    assert report["rows"]
+
+
 def test_where_no_document_is_shared_nothing_is_told_apart(mini, tmp_path):
     mini["students"]["small"]["control"] = "none"
     _, (report,) = evaluate(mini, tmp_path / "work")

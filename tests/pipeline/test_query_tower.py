@@ -41,6 +41,35 @@ def test_a_log_of_queries_trains_without_its_judgements(tower, collection, tmp_p
     path.write_text(path.read_text().replace("\td3\t", "\td4\t"))
     heard = train(tower, tmp_path / "work")
     assert not heard.ran, "what they were judged for is nothing that it depends on"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:21]) + "\n")
+    heard = train(tower, tmp_path / "work")
+    assert heard.ran["queries asked"] == "asked queries changed"
+    assert pq.read_table(lane / "queries.parquet").num_rows == 20
+
+
+def test_labels_that_nobody_gave_are_not_learnt(tower, tmp_path):
+    tower["students"]["small"]["queries"] = ["asked"]
+    tower["check"] = False
+    with pytest.raises(CardError, match="needs a positive"):
+        train(tower, tmp_path / "work")
+
+
+def test_vectors_are_not_matched_by_who_reads_no_documents(tower, teachers, tmp_path):
+    match = {"match": str(teachers / "bi.toml"), "loss": "embed_cosine"}
+    tower["students"]["small"]["stages"].insert(0, match)
+    with pytest.raises(CardError, match="learns from ranked lists"):
+        train(tower, tmp_path / "work")
+
+
+def test_two_towers_of_two_lengths_share_one_folder(tower, models, tmp_path):
+    options = {"init": str(models / "student"), "doc_tokens": 48}
+    tower["students"]["small"]["options"] = {**options, "query_tokens": 16}
+    other = {**tower["students"]["small"], "options": {**options, "query_tokens": 24}}
+    third = {**tower["students"]["small"], "options": {**options, "doc_tokens": 40}}
+    tower["students"] |= {"other": other, "third": third}
+    heard = train(tower, tmp_path / "work")
+    assert sum(name.startswith("vectors docs-") for name in heard.ran) == 2
 
 
 def test_the_same_queries_are_not_taken_with_and_without_their_judgements(tower, tmp_path):

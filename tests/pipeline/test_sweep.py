@@ -85,6 +85,38 @@ def test_one_more_objective_trains_no_other_again(made, tmp_path):
     assert trained == ["student margins-fused (seed 1)"]
 
 
+def test_the_students_own_teacher_is_its_teacher_also_where_it_is_not_named(made, mini, teachers):
+    mini["students"]["small"]["teacher"] = str(teachers / "bi.toml")
+    assert set(expand(load_sweep(made())).students) == {"labels-bi", "kl-bi", "order-bi"}
+
+
+def test_an_objective_that_names_no_loss_keeps_the_students(made):
+    lists = {"short": {"list_size": 3}, "sharp": {"options": {"kl_div": {"tau_teacher": 0.5}}}}
+    students = expand(load_sweep(made(objectives=lists))).students
+    assert students["short-fused"].stages[-1].options == {"kl_div": {"tau_student": 0.1}}
+    assert students["sharp-fused"].stages[-1].options == {"kl_div": {"tau_teacher": 0.5}}
+    assert students["short-fused"].stages[-1].list_size == 3
+
+
+def test_two_students_of_one_name_are_refused(made):
+    table = {"students": {"a": {}, "a-b": {}}, "objectives": {"b-kl": {"loss": "kl_div"}, "kl": {"loss": "kl_div"}}}
+    with pytest.raises(CardError, match="would be called 'a-b-kl-fused'"):
+        expand(load_sweep(made(**table)))
+
+
+def test_the_correction_is_over_the_sweeps_own_comparisons(made):
+    sweep = load_sweep(made())
+    named = [f"{name}-fused" for name in OBJECTIVES]
+    report = {
+        "rows": [{"name": name, "measures": {"ndcg@10": 0.5}} for name in named],
+        "comparisons": [
+            {"system": a, "baseline": b, "measure": "ndcg@10", "difference": 0.1, "p": 0.02, "p_corrected": 0.2}
+            for a, b in [(named[1], named[0]), (named[2], named[0]), *((name, "bm25") for name in named)]
+        ],
+    }
+    assert [row.p_corrected for row in rows(sweep, expand(sweep), report)] == [None, 0.04, 0.04]
+
+
 def test_a_difference_that_could_be_luck_gets_no_mark():
     from rerankdistill.pipeline.sweep import SweepRow
 

@@ -94,6 +94,20 @@ def test_what_a_step_keeps_does_not_grow_with_its_texts_length_times_layers(tiny
     assert kept(student, batch, CACHED) < 0.1 * kept(student, batch, WHOLE)
 
 
+def test_what_a_chunk_leaves_behind_is_its_output_alone(tiny, tiny_ce):
+    """sentence-transformers adds every token's vector to what it is given, and a checkpoint holds what it is given."""
+    import gc
+
+    student = student_of("batch", tiny, tiny_ce)
+    batch = list_batch(LESSONS, read, "batch")
+    gc.collect()
+    before = {id(each) for each in gc.get_objects() if isinstance(each, torch.Tensor)}
+    value = step_loss(student, loss_of("kl_div"), batch, CACHED)
+    alive = [each for each in gc.get_objects() if isinstance(each, torch.Tensor) and id(each) not in before]
+    assert not [each.shape for each in alive if each.dim() == 3]
+    value.backward()
+
+
 def test_two_processes_average_the_gradients_of_their_whole_batches(tiny):
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29683"]
     command = [sys.executable, *launch, str(Path(__file__).with_name("cached_driver.py")), str(tiny)]

@@ -53,7 +53,7 @@ def test_scores_compare_both_towers_and_no_gradient_reaches_the_documents(option
     wanted = both.encode(batch.queries, "query") @ both.encode(batch.docs, "doc").T
     np.testing.assert_allclose(scores.detach().numpy(), wanted, atol=1e-5)
     scores.sum().backward()
-    assert all(parameter.grad is None for parameter in student._reader.model.parameters())
+    assert all(parameter.grad is None for parameter in student._docs.parameters())
 
 
 def test_vectors_that_are_there_already_are_looked_up_and_change_nothing(options, tiny, tmp_path):
@@ -95,6 +95,21 @@ def test_the_towers_may_be_two_models_of_one_width(tiny, tmp_path):
     found = Kind.create(options, "cpu").encoder().encode(TEXTS, "doc")
     np.testing.assert_allclose(found, open_encoder(str(other), device="cpu").encode(TEXTS, "doc"), atol=1e-6)
     assert Kind.source_fingerprint(options) != Kind.source_fingerprint(QueryTowerOptions(init=str(tiny)))
+
+
+def test_a_tower_can_be_trained_on_from_its_saved_folder(options, tmp_path):
+    student, _ = trained(options, tmp_path / "work")
+    student.save(tmp_path / "saved")
+    again = Kind.create(QueryTowerOptions(init=str(tmp_path / "saved")), "cpu").encoder()
+    for role, texts in (("query", QUERIES), ("doc", TEXTS)):
+        np.testing.assert_allclose(again.encode(texts, role), student.encoder().encode(texts, role), atol=1e-6)
+
+
+def test_documents_that_would_be_read_otherwise_than_they_were_are_refused(tiny):
+    with pytest.raises(CardError, match="by cosine, not by dot"):
+        Kind.create(QueryTowerOptions(init=str(tiny), similarity="dot"), "cpu")
+    with pytest.raises(ValueError, match="leave doc_prefix out"):
+        QueryTowerOptions(init=str(tiny), doc_prefix="passage: ")
 
 
 def test_towers_of_two_widths_are_refused(tiny, tmp_path):

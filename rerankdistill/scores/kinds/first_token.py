@@ -84,6 +84,7 @@ class Kind(Windowed[FirstTokenOptions]):
     def _rate(self, count: int, asks: Sequence[Ask]) -> Sequence[FloatArray]:
         rows = self.model.choose(asks, self.names(count))
         self._counts["malformed"] += int(np.isnan(rows).any(1).sum())
+        self._counts["unread"] += int(((~np.isnan(rows)).sum(1) < 2).sum())
         return list(rows)
 
     def _logits(self, groups: Sequence[Group]) -> list[FloatArray]:

@@ -19,7 +19,7 @@ from pydantic import PositiveInt
 
 from rerankdistill.scores.card import ScorerCard
 from rerankdistill.scores.llm.model import Ask, LanguageModel
-from rerankdistill.scores.llm.permutation import parse
+from rerankdistill.scores.llm.permutation import named, parse
 from rerankdistill.scores.llm.windows import Windowed, WindowOptions
 from rerankdistill.types import Scale
 
@@ -53,6 +53,9 @@ class Kind(Windowed[ListwiseOptions]):
 
     def arrange(self, count: int, asks: Sequence[Ask]) -> Sequence[list[int]]:
         written = self.model.write(asks, self.options.max_tokens or TOKENS * count, self.options.stop)
-        answers = [parse(self.options.answer + text, count, self.options.letters) for text in written]
+        texts = [self.options.answer + text for text in written]
+        answers = [parse(text, count, self.options.letters) for text in texts]
+        told = [len({*named(text, count, self.options.letters)} - {None}) for text in texts]
         self._counts["malformed"] += sum(not answer.whole for answer in answers)
+        self._counts["unread"] += sum(documents < 2 for documents in told)
         return [answer.order for answer in answers]

@@ -105,8 +105,8 @@ class Kind:
     ``rank`` (``n - rank``, from a sort), by its options.
 
     ``usage`` holds the model's counters, ``comparisons`` (pairs that were asked about, in whatever orders),
-    ``malformed`` (answers that named neither document), ``both_ways`` (pairs answered in both orders) and ``flips``
-    (those of them that the order of asking decided: the same side was chosen both times).
+    ``malformed`` and ``unread`` (answers that named neither document), ``both_ways`` (pairs answered in both orders)
+    and ``flips`` (those of them that the order of asking decided: the same side was chosen both times).
     """
 
     Options = PairwiseOptions
@@ -120,7 +120,7 @@ class Kind:
         self.model, self.options, self.lengths = model, options, card.lengths
         self.scale: Scale = options.scale
         self.view: View = card.view
-        self._counts = {"comparisons": 0.0, "malformed": 0.0, "both_ways": 0.0, "flips": 0.0}
+        self._counts = {"comparisons": 0.0, "malformed": 0.0, "unread": 0.0, "both_ways": 0.0, "flips": 0.0}
 
     @classmethod
     def open(cls, card: ScorerCard, context: Context) -> Self:
@@ -188,6 +188,7 @@ class Kind:
             asks.append(self.question(queries[row], texts[row][a], texts[row][b]))
         chances = _first_chosen(self.model.choose(asks, self.options.choices))
         self._counts["malformed"] += int(np.isnan(chances).sum())
+        self._counts["unread"] += int(np.isnan(chances).sum())
         found: list[list[float]] = [[] for _ in duels]
         for (at, swapped), chance in zip(asked, chances.tolist(), strict=True):
             if not math.isnan(chance):

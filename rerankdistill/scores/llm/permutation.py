@@ -56,14 +56,19 @@ def parse(text: str, count: int, letters: bool = False) -> Parsed:
     again or that no document has is dropped, those that are missing are put behind in their present order; so an
     answer without any leaves the order as it was.
     """
-    text = text.rpartition(THOUGHT[1])[2].partition(THOUGHT[0])[0]
-    pattern = LETTER if letters else NUMBER
-    named = [name for inside in BRACKETED.findall(text) for name in pattern.findall(inside)] or pattern.findall(text)
-    known = {name: place for place, name in enumerate(identifiers(count, letters))}
-    places = [known.get(name if letters else name.lstrip("0")) for name in named]
+    places = named(text, count, letters)
     first = list(dict.fromkeys(place for place in places if place is not None))
     order = [*first, *sorted(set(range(count)) - set(first))]
     return Parsed(order, len(places) == len(first) == count)
+
+
+def named(text: str, count: int, letters: bool = False) -> list[int | None]:
+    """The places of the documents that a text names, as often as it does; None for what no document is called."""
+    text = text.rpartition(THOUGHT[1])[2].partition(THOUGHT[0])[0]
+    pattern = LETTER if letters else NUMBER
+    found = [name for inside in BRACKETED.findall(text) for name in pattern.findall(inside)] or pattern.findall(text)
+    known = {name: place for place, name in enumerate(identifiers(count, letters))}
+    return [known.get(name if letters else name.lstrip("0")) for name in found]
 
 
 def windows(count: int, size: int, step: int, passes: int = 1) -> Iterator[slice]:

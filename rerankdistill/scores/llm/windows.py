@@ -89,8 +89,8 @@ Answered = TypeVar("Answered")
 class Windowed(ABC, Generic[AnyOptions]):
     """A teacher that reads whole lists through windows.
 
-    ``usage`` holds the model's counters, ``windows`` (questions asked) and ``malformed`` (answers that were not a
-    complete order).
+    ``usage`` holds the model's counters, ``windows`` (questions asked), ``malformed`` (answers that were not a complete
+    order) and ``unread`` (those of them that ordered no two documents: the window stays as it was).
     """
 
     Options: ClassVar[type[WindowOptions]]
@@ -105,7 +105,7 @@ class Windowed(ABC, Generic[AnyOptions]):
         self.model, self.options = model, options
         self.view: View = card.view
         self.lengths = card.lengths
-        self._counts = {"windows": 0.0, "malformed": 0.0}
+        self._counts = {"windows": 0.0, "malformed": 0.0, "unread": 0.0}
 
     @classmethod
     def open(cls, card: ScorerCard, context: Context) -> Self:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rerankdistill import devices
 from rerankdistill.cards import Card
 from rerankdistill.contracts import Vectors
-from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint
+from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
 from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
 from rerankdistill.students.layers import keep_layers
 
@@ -55,7 +55,7 @@ class Kind:
     @classmethod
     def create(cls, options: BiEncoderOptions, device: str = "auto") -> Kind:
         """A new student from its options."""
-        model = load_bi_encoder(options.init, options.revision)
+        model = towers(load_bi_encoder(options.init, options.revision))["query"]
         if options.layers is not None:
             keep_layers(model[0].model, options.layers)
         without_dropout(model[0].model, options.dropout)
@@ -95,7 +95,7 @@ class Kind:
         return vectors
 
     def _forward(self, features: dict[str, Tensor]) -> Tensor:
-        vectors: Tensor = self.network(features)["sentence_embedding"]
+        vectors: Tensor = self.network(dict(features))["sentence_embedding"]  # it adds to them, and they are held
         return vectors if vectors.element_size() > 4 else vectors.float()
 
     def scores(self, batch: ListBatch, budget: Budget) -> Tensor:

@@ -10,8 +10,11 @@ folder with a ``Router``: ``encode_query`` and ``encode_document`` take the two 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import field_validator
 
 from rerankdistill import devices
 from rerankdistill.artifacts import fingerprint
@@ -33,6 +36,13 @@ class QueryTowerOptions(bi_encoder.BiEncoderOptions):
 
     docs: str = ""
     """The model that reads documents; empty: ``init``, with all its layers."""
+
+    @field_validator("doc_prefix")
+    @classmethod
+    def _documents_stay(cls, prefix: str | None) -> str | None:
+        if prefix is not None:
+            raise ValueError("documents are read as their own model reads them; leave doc_prefix out")
+        return prefix
 
 
 class Both:
@@ -56,23 +66,29 @@ class Kind(bi_encoder.Kind):
 
     def __init__(self, queries: Any, docs: Any, options: QueryTowerOptions, device: devices.Device) -> None:
         super().__init__(queries, options.query_tokens, options.doc_tokens, device)
-        lengths = {"query": options.query_tokens, "doc": options.doc_tokens}
-        self._reader = TextEncoder(docs, "frozen", device, lengths)
-        if self._reader.dimension != self._encoder.dimension:
-            what = f"queries get {self._encoder.dimension} dimensions and documents {self._reader.dimension}"
+        self._docs, self._doc_tokens = docs, options.doc_tokens
+        width, theirs = self._encoder.dimension, int(docs.get_embedding_dimension())
+        if width != theirs:
+            what = f"queries get {width} dimensions and documents {theirs}"
             raise CardError(what, where="students: docs", fix="take models of one width")
         docs.requires_grad_(False)
         self.documents: Callable[[Sequence[str]], FloatArray] | None = None
+
+    @cached_property
+    def _reader(self) -> TextEncoder:
+        """The documents' model; it takes no room on the device before it is asked."""
+        return TextEncoder(self._docs, "frozen", self.device, {"doc": self._doc_tokens})
 
     @classmethod
     def create(cls, options: bi_encoder.BiEncoderOptions, device: str = "auto") -> Kind:
         """A new query encoder, before the documents' model."""
         asked = QueryTowerOptions.model_validate(options.model_dump())
         queries = bi_encoder.Kind.create(asked, "cpu").network
-        docs = load_bi_encoder(*cls.docs_reference(asked))
-        docs.similarity_fn_name = asked.similarity
-        if asked.doc_prefix is not None:
-            docs.prompts["document"] = asked.doc_prefix
+        docs = towers(load_bi_encoder(*cls.docs_reference(asked)))["doc"]
+        if docs.similarity_fn_name != asked.similarity:
+            what = f"the documents' model compares by {docs.similarity_fn_name}, not by {asked.similarity}"
+            fix = f"set similarity = {str(docs.similarity_fn_name)!r}: its vectors stay as they are"
+            raise CardError(what, where="students: similarity", fix=fix)
         return cls(queries, docs, asked, devices.choose(device))
 
     @classmethod
@@ -97,7 +113,7 @@ class Kind(bi_encoder.Kind):
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Router
 
-        docs = self._reader.model
+        docs = self._docs
         router = Router.for_query_document(
             list(self.network.children()), list(docs.children()), default_route=None, allow_empty_key=False
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rerankdistill.evaluation.measure import measure
-from rerankdistill.types import Example, Hit, Judgement, Run
+from rerankdistill.types import Example, FloatArray, Hit, Judgement, Run
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class DevRanking:
     examples: Sequence[Example]
     judgements: Sequence[Judgement]
     texts: Callable[[Sequence[str]], list[str]]
+    documents: Callable[[Sequence[str]], FloatArray] | None = None
+    """Vectors of documents by id, for a student that reads none itself."""
     measure: str = "ndcg@10"
 
     def __call__(self, student: Any) -> float:
@@ -35,7 +37,7 @@ def _by_vectors(student: Any, dev: DevRanking) -> list[np.ndarray]:
     for example in dev.examples:
         for doc_id in example.doc_ids:
             numbers.setdefault(doc_id, len(numbers))
-    encoder, known = student.encoder(), getattr(student, "documents", None)
+    encoder, known = student.encoder(), dev.documents
     docs = known(list(numbers)) if known else encoder.encode(dev.texts(list(numbers)), "doc")
     queries = encoder.encode([example.query for example in dev.examples], "query")
     return [docs[[numbers[d] for d in e.doc_ids]] @ query for e, query in zip(dev.examples, queries, strict=True)]

@@ -157,7 +157,8 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
         place = ws.root / "stages" / manifest.fingerprint  # students that begin alike share it
         label = f"stage {number + 1} of {arm.name} (seed {arm.seed})"
     dev = () if stage.match else (lessons.examples,)
-    needs = (*material, *dev, *checks, *lessons.of(stage).doc_vectors, *(step for step in (before, tuning) if step))
+    vectors = (*lessons.doc_vectors, *lessons.of(stage).doc_vectors)
+    needs = (*material, *dev, *checks, *vectors, *(step for step in (before, tuning) if step))
     step = Step(label, place, manifest, needs, partial=ws.root / "partial" / manifest.fingerprint)
 
     def run(folder: Path) -> None:
@@ -245,7 +246,8 @@ def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
         "scores": "shuffled" if shuffled else "as they are",
     }
     checks = _check(ws, lessons, stage, inputs["initial model"])
-    needs: tuple[Step, ...] = (*material, lessons.examples, *checks, *lessons.of(stage).doc_vectors)
+    needs: tuple[Step, ...] = (*material, lessons.examples, *checks)
+    needs = (*needs, *lessons.doc_vectors, *lessons.of(stage).doc_vectors)
     before = _until(ws, lessons, replace(arm, seed=seed), number)
     if before:
         inputs["stage before"], needs = before.fingerprint, (*needs, before)

@@ -32,7 +32,7 @@ from rerankdistill.pipeline.mining import (
 )
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, fused_as, scorer_model
-from rerankdistill.pipeline.vectors import Chained, Model, Texts, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.vectors import Chained, Model, Texts, by_id, docs_of, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace, kind_options, mark_of
 from rerankdistill.scores.card import ScorerCard, load_members, load_teacher
 from rerankdistill.students.data import Lists, Representations, StageData
@@ -220,7 +220,8 @@ class Lessons:
             return None
         lists = [self._shallow(example) for example in held]
         judgements = [judgement for judgement in training.judgements if judgement.query_id in training.dev]
-        return DevRanking(lists, judgements, self._read)
+        known = [by_id(step) for step in self.doc_vectors]
+        return DevRanking(lists, judgements, self._read, known[0] if known else None)
 
     def _shallow(self, example: Example) -> Example:
         judged = [doc for doc, label in zip(example.doc_ids, example.labels, strict=True) if label > 0]

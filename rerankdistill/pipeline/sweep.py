@@ -115,11 +115,7 @@ def expand(sweep: SweepCard) -> PipelineCard:
         twice = next(name for name in names if names.count(name) > 1)
         fix = "rename an objective or a variation, or a teacher's file"
         raise CardError(f"two students of the sweep would be called {twice!r}", where=sweep.name, fix=fix)
-    pairs = tuple(
-        (cell.name, Cell(sweep.against, cell.variation, cell.teacher).name)
-        for cell in found
-        if cell.objective != sweep.against
-    )
+    pairs = tuple((cell.name, _baseline(sweep, cell)) for cell in found if cell.objective != sweep.against)
     targets = [target.model_copy(update={"expect": (), "compare": pairs}) for target in base.evaluate]
     changes = {"students": students, "seeds": tuple(range(1, sweep.seeds + 1)), "evaluate": tuple(targets)}
     return base.model_copy(update=changes)
@@ -145,6 +141,16 @@ def cells(sweep: SweepCard, base: PipelineCard) -> Iterator[Cell]:
         teachers = ((base.students.get(sweep.student) or first).teacher or base.teacher,)
     for variation, teacher, objective in product(sweep.students or {PLAIN: {}}, teachers, sweep.objectives):
         yield Cell(objective, variation, teacher)
+
+
+def _baseline(sweep: SweepCard, cell: Cell) -> str:
+    """The name of the student that a cell is held against."""
+    return Cell(sweep.against, cell.variation, cell.teacher).name
+
+
+def _measure(report: Mapping[str, Any]) -> str:
+    """The measure that the table is about."""
+    return str(next(iter(report["rows"][0]["measures"])))
 
 
 def _student(sweep: SweepCard, base: StudentCard, cell: Cell) -> StudentCard:
@@ -174,15 +180,15 @@ def _student(sweep: SweepCard, base: StudentCard, cell: Cell) -> StudentCard:
 def rows(sweep: SweepCard, base: PipelineCard, report: Mapping[str, Any]) -> list[SweepRow]:
     """The sweep's table, read from the report of its pipeline."""
     named = {row["name"]: row for row in report["rows"]}
-    measure = next(iter(report["rows"][0]["measures"]))
+    measure = _measure(report)
     every = {(c["system"], c["baseline"]): c for c in report["comparisons"] if c["measure"] == measure}
-    pairs = [(cell.name, Cell(sweep.against, cell.variation, cell.teacher).name) for cell in cells(sweep, base)]
+    pairs = [(cell.name, _baseline(sweep, cell)) for cell in cells(sweep, base)]
     tested = {pair: every[pair] for pair in pairs if pair in every}
     corrected = dict(zip(tested, holm([test["p"] for test in tested.values()]), strict=True))
     found = []
     for cell in cells(sweep, base):
         row, random = named[cell.name], named.get(f"{cell.name} {SHUFFLED}scores")
-        pair = cell.name, Cell(sweep.against, cell.variation, cell.teacher).name
+        pair = cell.name, _baseline(sweep, cell)
         test = tested.get(pair, {})
         found.append(
             SweepRow(
@@ -213,7 +219,7 @@ def texts(found: list[SweepRow]) -> list[tuple[str, ...]]:
 
 def to_markdown(sweep: SweepCard, report: Mapping[str, Any], found: list[SweepRow]) -> str:
     """The table as GitHub-flavoured markdown, with what it was measured on."""
-    measure = next(iter(report["rows"][0]["measures"]))
+    measure = _measure(report)
     head = f"{measure} on {report['collection']} · {report['split']}, {report['queries']} queries, {sweep.seeds} seeds."
     test = f"† above, ‡ below {sweep.against!r}: paired t-test over the queries, seeds averaged, Holm's p < {LEVEL}."
     lines = [f"# {sweep.name}", "", f"{head} {test}", "", "| " + " | ".join(HEADS) + " |"]
@@ -232,7 +238,7 @@ def save(sweep: SweepCard, report: Mapping[str, Any], found: list[SweepRow], fol
 def to_json(sweep: SweepCard, report: Mapping[str, Any], found: list[SweepRow]) -> dict[str, Any]:
     """What ``sweep --json`` prints."""
     about = {key: report[key] for key in ("collection", "split", "queries")}
-    measure = next(iter(report["rows"][0]["measures"]))
+    measure = _measure(report)
     return {
         "name": sweep.name,
         **about,

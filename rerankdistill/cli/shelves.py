@@ -138,6 +138,7 @@ def _collections() -> typer.Typer:
     def list_() -> None:
         """The built-in collection, and how to name others."""
         print("pydocs                       the documentation of this Python's standard library (built in)")
+        print("pydocs/2000                  so many of its documents")
         print("a folder                     corpus.jsonl, queries.jsonl, qrels/<split>.tsv (BEIR layout, .gz too)")
         print("an ir-datasets id            beir/scifact, msmarco-passage/trec-dl-2019/judged, …")
 

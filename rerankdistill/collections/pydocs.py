@@ -5,7 +5,7 @@ docstring and the beginning of the code, without that sentence. Nothing is impor
 files of the interpreter that runs this are parsed. It needs no network and belongs to nobody.
 
 Splits go by top-level module, so that no module has queries in two of them. Queries and documents differ a little
-between versions of Python; the fingerprint says so.
+between versions of Python; the fingerprint says so. ``pydocs/2000`` is the same cut to so many documents.
 """
 
 from __future__ import annotations
@@ -67,13 +67,35 @@ class Thing:
         return self.name.split(".", 1)[0]
 
 
-def load_pydocs() -> MemoryCollection:
+def load_pydocs(size: int = 0) -> MemoryCollection:
     """The collection; read once a process, in a few seconds.
+
+    Args:
+        size: at most so many documents; 0: all. See :func:`cut`.
 
     Raises:
         DataError: this interpreter carries no source of its standard library.
     """
-    return _load(Path(sysconfig.get_paths()["stdlib"]))
+    whole = _load(Path(sysconfig.get_paths()["stdlib"]))
+    return cut(whole, size) if size else whole
+
+
+def cut(whole: MemoryCollection, size: int) -> MemoryCollection:
+    """The collection cut to ``size`` documents, the same ones every time: a third at most from the modules of the test
+    split, a tenth from those of dev, the rest from those of training; and the queries that keep all their documents."""
+    left = {"test": size // 3, "dev": size // 10, "train": size}
+    kept: set[str] = set()
+    for split in left:
+        room = min(left[split], size - len(kept))
+        names = [name for name in whole.doc_ids() if split_of(name.partition(".")[0]) == split]
+        kept |= set(sorted(names, key=lambda name: hashlib.sha256(SALT + name.encode()).digest())[:room])
+    judgements, lost = {}, set()
+    for split in whole.splits():
+        rows = list(whole.judgements(split))
+        lost |= {row.query_id for row in rows if row.doc_id not in kept}
+        judgements[split] = [row for row in rows if row.query_id not in lost]
+    queries = [query for query in whole.all_queries() if query.query_id not in lost]
+    return MemoryCollection(f"pydocs/{size}", [doc for doc in whole.docs() if doc.doc_id in kept], queries, judgements)
 
 
 @lru_cache(maxsize=1)

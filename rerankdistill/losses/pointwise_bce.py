@@ -2,9 +2,10 @@ r"""One document at a time: the student's score, as log-odds of relevance, again
 
 .. math:: \frac{1}{N} \sum_i \log\left(1 + e^{s_i}\right) - y_i s_i
 
-``target`` decides y: ``logit`` (default), sigmoid(t / ``tau_teacher``); ``probability``, the teacher's score as it is;
-``label``, the grade over ``highest``, at most 1. The mean is over the documents of the batch; a list may hold just one.
-The student learns the teacher's zero as well, not just its order.
+A cosine is no log-odds: ``scale`` and ``bias`` make ``scale`` * s + ``bias`` of it. ``target`` decides y: ``logit``
+(default), sigmoid(t / ``tau_teacher``); ``probability``, the teacher's score as it is; ``label``, the grade over
+``highest``, at most 1. The mean is over the documents of the batch; a list may hold just one. The student learns the
+teacher's zero as well, not just its order.
 
 By hand: s = 0, t = ln 3: y = 3/4, ln 2 - 3/4 * 0 = 0.6931; s = ln 3: ln 4 - 3/4 ln 3 = 0.5623, the entropy of y.
 
@@ -36,6 +37,10 @@ class Options(Card):
     """Divides the teacher's scores, for ``logit`` alone; higher is less sure."""
     highest: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """The grade that counts as certain, for ``label`` alone."""
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Multiplies the student's scores; one that scores by cosine wants about 20."""
+    bias: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """Is added after that: -10 puts even odds at a cosine of 1/2."""
     over: guards.Over = "own"
 
 
@@ -53,7 +58,8 @@ class Kind:
 
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         lists = guards.read(scores, "pointwise_bce", self.needs, self.options.over, alone=True)
-        losses = -logsigmoid(-lists.student) - self._target(lists) * lists.student  # softplus rounds above 20
+        odds = self.options.scale * lists.student + self.options.bias
+        losses = -logsigmoid(-odds) - self._target(lists) * odds  # softplus rounds above 20
         return torch.where(lists.use, losses, 0.0).sum(), lists.use.sum().to(losses.dtype)
 
     def _target(self, lists: guards.Lists) -> Tensor:

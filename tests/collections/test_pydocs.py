@@ -109,3 +109,25 @@ def test_code_keeps_its_comments_and_loses_its_docstring() -> None:
 def test_splits_cannot_be_renamed() -> None:
     with pytest.raises(DataError, match="own splits"):
         load_collection("pydocs", splits={"test": "x"})
+
+
+def test_a_cut_keeps_whole_queries_and_all_three_splits(source) -> None:  # type: ignore[no-untyped-def]
+    small = load_collection("pydocs/500")
+    known = set(small.doc_ids())
+    assert len(known) == 500
+    assert known < set(source.doc_ids())
+    for split in ("train", "dev", "test"):
+        wanted = {q.query_id for q in source.queries(split)} & {q.query_id for q in small.queries(split)}
+        every = [row for row in source.judgements(split) if row.query_id in wanted]
+        assert every == list(small.judgements(split)), "a query that lost a document would be judged unfairly"
+        assert len(wanted) >= 20
+        assert all(row.doc_id in known for row in every)
+    assert len(small.queries("test")) >= 60
+    assert small.fingerprint != source.fingerprint
+    assert list(load_collection("pydocs/2000").docs()) == list(load_collection("pydocs/2000").docs())
+
+
+@pytest.mark.parametrize("name", ["pydocs/many", "pydocs/", "pydocs/5", "pydocs/-300"])
+def test_a_size_that_is_none_is_one_clear_error(name: str) -> None:
+    with pytest.raises(DataError, match="no number of documents"):
+        load_collection(name)

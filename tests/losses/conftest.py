@@ -56,6 +56,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("approx_rank", {"measure": measure, "grades": "label"}) for measure in ("ndcg", "mrr")),
     ("approx_rank", {"measure": "mrr"}),
     ("pointwise_bce", {"target": "label"}),
+    ("pointwise_bce", {"scale": 20.0, "bias": -10.0}),
     ("bixse", {"reduction": "mean"}),
 ]
 """Options that make another loss of a loss: they keep the same contract."""

@@ -137,10 +137,63 @@ class MatrixTeacher(Protocol):
 
 @dataclass(slots=True)
 class Vectors:
-    """Representations of the same ``t`` texts: ``student [t, d]``, ``teacher [t, d']``."""
+    """Representations of the same ``t`` texts: ``student [t, d]``, ``teacher [t, d']``; ``queue [k, d']``, where there
+    is one, the teacher's of other texts."""
 
     student: Tensor
     teacher: Tensor
+    queue: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Preferences:
+    """``p`` comparisons that a teacher made: in row ``row`` it prefers column ``first`` to column ``second`` with
+    ``probability`` (0 to 1); ties are 1/2. All are ``[p]``; the columns are the batch's."""
+
+    row: Tensor
+    first: Tensor
+    second: Tensor
+    probability: Tensor
+
+
+@dataclass(slots=True)
+class Layers:
+    """Scores read from inside of both models, ``l`` pairs of layers that belong together, lowest first: ``student
+    [l, b, m]`` with gradient, ``teacher [l, b, m]``."""
+
+    student: Tensor
+    teacher: Tensor
+
+
+@dataclass(slots=True)
+class Logits:
+    """Both answers to a yes/no question, ``[b, m, 2]`` as (no, yes): ``student`` with gradient, ``teacher``."""
+
+    student: Tensor
+    teacher: Tensor
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a student makes of a batch of lists, in one of the ways it can be read.
+
+    A student that is to work in several ways (prefixes of its vectors, early exits, quantised) gives one reading for
+    each, and the step's loss is their sum by ``weight``.
+
+    Attributes:
+        scores: ``[b, m]`` with gradient.
+        docs: ``[m, m]`` similarities among the documents of the columns, with gradient.
+        layers: ``[l, b, m]`` scores by layer, lowest first, with gradient.
+        logits: ``[b, m, 2]`` answers to a yes/no question as (no, yes), with gradient.
+        cost: a scalar that is added to the loss as it is: what a sparse student pays for its entries, say.
+    """
+
+    scores: Tensor
+    weight: float = 1.0
+    docs: Tensor | None = None
+    layers: Tensor | None = None
+    logits: Tensor | None = None
+    cost: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -159,6 +212,10 @@ class Scores:
         masked: ``[b, m]`` bool, true where a document is probably relevant though nobody said so. Contrastive losses
             leave such a cell out of their denominators; listwise ones do not care.
         vectors: for losses on representations.
+        preferences: for losses on a teacher's comparisons of two documents.
+        layers: for losses on what both models think half-way.
+        logits: for losses on both answers to a yes/no question.
+        docs: ``[m, m]`` the student's similarities among the documents of the columns, with gradient.
     """
 
     student: Tensor
@@ -170,6 +227,10 @@ class Scores:
     positive: Tensor | None = None
     masked: Tensor | None = None
     vectors: Vectors | None = None
+    preferences: Preferences | None = None
+    layers: Layers | None = None
+    logits: Logits | None = None
+    docs: Tensor | None = None
 
 
 class Loss(Protocol):

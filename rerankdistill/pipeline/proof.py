@@ -15,6 +15,7 @@ from rerankdistill.evaluation.fidelity import fidelity
 from rerankdistill.evaluation.measure import measure
 from rerankdistill.evaluation.report import write_report
 from rerankdistill.evaluation.unseen import SUFFIX, add_unseen, unseen_queries
+from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import EvaluateCard, StudentCard, own_collection
 from rerankdistill.pipeline.engines import (
     Engine,
@@ -131,7 +132,7 @@ class Proof:
     ) -> list[Engine]:
         """A student's own row, and that of its fusion with the first stage."""
         file = student.folder.name
-        if card.kind == "cross_encoder":
+        if open_kind("students", card.kind).layout == "lists":  # it reads pairs
             run = pair_rerank_step(
                 self.ws, self.shelf, self.asked, self.first, card.rerank_depth, name, card, student, file
             )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from rerankdistill.contracts import Role, Scores
+from rerankdistill.contracts import Layers, Logits, Preferences, Reading, Role, Scores
 from rerankdistill.types import Example, FloatArray
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ListBatch:
     """One step on ranked lists: ``b`` queries, ``len(docs)`` distinct documents (texts, and their ids), ``m`` columns.
 
     ``columns [b, m]`` says which document a cell is about. The other tensors are those of
-    :class:`rerankdistill.contracts.Scores`.
+    :class:`rerankdistill.contracts.Scores`; of ``layers [l, b, m]`` and ``logits [b, m, 2]`` the teacher's half.
     """
 
     queries: list[str]
@@ -62,15 +62,26 @@ class ListBatch:
     label: Tensor
     masked: Tensor
     positive: Tensor
+    preferences: Preferences | None = None
+    layers: Tensor | None = None
+    logits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
 
-    def scores(self, student: Tensor) -> Scores:
-        """The record that losses read, around the student's ``[b, m]`` scores."""
-        place = student.device
+    def scores(self, reading: Reading) -> Scores:
+        """The record that losses read, around what the student made of the batch."""
+        place, theirs = reading.scores.device, self.preferences
         names = ("teacher", "valid", "scored", "own", "label", "positive", "masked")
-        return Scores(student, **{name: getattr(self, name).to(place) for name in names})
+        found = Scores(reading.scores, **{name: getattr(self, name).to(place) for name in names}, docs=reading.docs)
+        if theirs is not None:
+            parts = (theirs.row, theirs.first, theirs.second, theirs.probability)
+            found.preferences = Preferences(*(part.to(place) for part in parts))
+        if reading.layers is not None and self.layers is not None:
+            found.layers = Layers(reading.layers, self.layers.to(place))
+        if reading.logits is not None and self.logits is not None:
+            found.logits = Logits(reading.logits, self.logits.to(place))
+        return found
 
 
 @dataclass(slots=True)
@@ -125,8 +136,10 @@ def list_batch(
     for row in np.flatnonzero(positive >= 0).tolist():
         masked[row] |= false_negatives(teacher[row], own[row], int(positive[row]))
     valid = np.ones(shape, bool) if layout == "batch" else own
-    tensors = [columns, np.nan_to_num(teacher), np.isfinite(teacher) & valid, valid, own, label, masked, positive]
-    return ListBatch([e.query for e in examples], texts(list(numbers)), list(numbers), *map(torch.from_numpy, tensors))
+    cells = {"columns": columns, "teacher": np.nan_to_num(teacher), "scored": np.isfinite(teacher) & valid,
+             "valid": valid, "own": own, "label": label, "masked": masked, "positive": positive}  # fmt: skip
+    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in cells.items()}
+    return ListBatch([e.query for e in examples], texts(list(numbers)), list(numbers), **tensors)
 
 
 def false_negatives(teacher: FloatArray, own: np.ndarray, positive: int) -> np.ndarray:

@@ -229,18 +229,25 @@ def _trainer(
 
 
 def step_loss(student: Any, loss: Loss, batch: Any, budget: Budget) -> Any:
-    """The loss of one batch: a scalar tensor."""
+    """The loss of one batch: a scalar tensor. A student that is read in several ways pays for each by its weight."""
     import torch
 
     from rerankdistill.contracts import Scores
 
-    if isinstance(batch, ListBatch):
-        scores = batch.scores(student.scores(batch, budget))
-    else:
-        scores = Scores(torch.empty(0), vectors=student.vectors(batch, budget))
+    if not isinstance(batch, ListBatch):
+        return _mean(loss, Scores(torch.empty(0), vectors=student.vectors(batch, budget)))
+    total: Any = 0.0
+    for reading in student.read(batch, budget, loss.needs):
+        total = total + reading.weight * _mean(loss, batch.scores(reading))
+        if reading.cost is not None:
+            total = total + reading.cost
+    return total
+
+
+def _mean(loss: Loss, scores: Any) -> Any:
     total, weight = loss(scores)
     if not float(weight):
-        warnings.warn("a batch taught nothing: no list in it has two scored documents", RerankDistillWarning, 2)
+        warnings.warn("a batch taught nothing: no list in it has two scored documents", RerankDistillWarning, 3)
         return total * 0.0
     return total / weight
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_lessons import DOCS, LESSONS, read
 
+from rerankdistill.contracts import Reading
 from rerankdistill.examples.build import false_negatives as false_negatives_of_list
 from rerankdistill.students.batch import FALSE_NEGATIVE, list_batch
 from rerankdistill.types import Example
@@ -125,7 +126,7 @@ def test_both_masks_follow_one_rule():
 def test_the_record_for_losses_is_the_batch_around_the_students_scores():
     batch = list_batch([A, B], read, "batch", live)
     student = torch.zeros(2, 4, requires_grad=True)
-    scores = batch.scores(student)
+    scores = batch.scores(Reading(student))
     assert scores.student is student
     for name in ("teacher", "valid", "scored", "own", "label", "positive", "masked"):
         assert torch.equal(getattr(scores, name), getattr(batch, name)), name

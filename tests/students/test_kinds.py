@@ -90,7 +90,9 @@ def test_a_bi_encoder_scores_every_query_against_every_document(tiny):
     batch = list_batch(LESSONS[:3], read, "batch")
     docs = student.encoder().encode(batch.docs, "doc")
     queries = student.encoder().encode(batch.queries, "query")
-    np.testing.assert_allclose(student.scores(batch, Budget(64, 10**6)).detach().numpy(), queries @ docs.T, atol=1e-5)
+    [reading] = student.read(batch, Budget(64, 10**6), frozenset({"docs"}))
+    np.testing.assert_allclose(reading.scores.detach().numpy(), queries @ docs.T, atol=1e-5)
+    np.testing.assert_allclose(reading.docs.detach().numpy(), docs @ docs.T, atol=1e-5)
 
 
 def test_vectors_to_match_stay_beside_their_texts(tiny):
@@ -135,7 +137,7 @@ def test_cross_encoder_scores_land_in_the_cells_they_are_about(tiny_ce, budget):
         short.query_id, short.query, short.doc_ids[:3], short.scores[:3], short.labels[:3], short.positive
     )
     batch = list_batch(examples, read, "lists")
-    found = student.scores(batch, budget)
+    found = student.read(batch, budget, frozenset())[0].scores
     for row, example in enumerate(examples):
         wanted = student.score([(example.query, text) for text in read(example.doc_ids)])
         np.testing.assert_allclose(found[row, : len(wanted)].detach().numpy(), wanted, atol=1e-5)

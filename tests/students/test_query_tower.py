@@ -49,7 +49,7 @@ def test_scores_compare_both_towers_and_no_gradient_reaches_the_documents(option
     batch = list_batch(LESSONS[:3], read, "batch")
     both = student.encoder()
     student.ready(training=True)
-    scores = student.scores(batch, PLENTY)
+    scores = student.read(batch, PLENTY, frozenset())[0].scores
     wanted = both.encode(batch.queries, "query") @ both.encode(batch.docs, "doc").T
     np.testing.assert_allclose(scores.detach().numpy(), wanted, atol=1e-5)
     scores.sum().backward()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rerankdistill import devices
 from rerankdistill.cards import Card
-from rerankdistill.contracts import Vectors
+from rerankdistill.contracts import Reading, Vectors
 from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
 from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
 from rerankdistill.students.layers import keep_layers
@@ -98,10 +98,10 @@ class Kind:
         vectors: Tensor = self.network(dict(features))["sentence_embedding"]  # it adds to them, and they are held
         return vectors if vectors.element_size() > 4 else vectors.float()
 
-    def scores(self, batch: ListBatch, budget: Budget) -> Tensor:
+    def read(self, batch: ListBatch, budget: Budget, needs: frozenset[str]) -> list[Reading]:
         """``[b, m]``: every query of the batch against every distinct document of it."""
-        queries = self.embed(batch.queries, "query", budget)
-        return queries @ self.embed(batch.docs, "doc", budget).T
+        queries, docs = self.embed(batch.queries, "query", budget), self.embed(batch.docs, "doc", budget)
+        return [Reading(queries @ docs.T, docs=docs @ docs.T if "docs" in needs else None)]
 
     def vectors(self, batch: VectorBatch, budget: Budget) -> Vectors:
         return Vectors(self.embed(batch.texts, batch.role, budget), batch.targets.to(self._place()))

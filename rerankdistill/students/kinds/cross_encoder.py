@@ -14,6 +14,7 @@ import numpy as np
 from rerankdistill import devices
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.cards import Card
+from rerankdistill.contracts import Reading
 from rerankdistill.encoding import load, locate, map_batches, model_fingerprint, tokenise
 from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
 from rerankdistill.students.layers import keep_layers
@@ -74,7 +75,7 @@ class Kind:
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(str(folder), create_model_card=False)
 
-    def scores(self, batch: ListBatch, budget: Budget) -> Tensor:
+    def read(self, batch: ListBatch, budget: Budget, needs: frozenset[str]) -> list[Reading]:  # noqa: ARG002
         """``[b, m]``: every query against its own list."""
         import torch
 
@@ -87,7 +88,7 @@ class Kind:
         with self.device.autocast():
             found = run_chunks(self._forward, tokens, budget, place)
         out = torch.zeros(batch.valid.shape, device=place, dtype=found.dtype)
-        return out.index_put((rows.to(place), columns.to(place)), found)
+        return [Reading(out.index_put((rows.to(place), columns.to(place)), found))]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """``[len(pairs)]`` logits."""

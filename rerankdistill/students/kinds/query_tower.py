@@ -18,14 +18,13 @@ from pydantic import field_validator
 
 from rerankdistill import devices
 from rerankdistill.artifacts import fingerprint
+from rerankdistill.contracts import Reading
 from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
 from rerankdistill.errors import CardError
 from rerankdistill.students.kinds import bi_encoder
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rerankdistill.contracts import Role
     from rerankdistill.encoding import Progress
     from rerankdistill.students.batch import Budget, ListBatch
@@ -123,14 +122,15 @@ class Kind(bi_encoder.Kind):
         both = SentenceTransformer(modules=[router], device=place, prompts=prompts, similarity_fn_name=similarity)
         both.save_pretrained(str(folder), create_model_card=False)
 
-    def scores(self, batch: ListBatch, budget: Budget) -> Tensor:
+    def read(self, batch: ListBatch, budget: Budget, needs: frozenset[str]) -> list[Reading]:
         """``[b, m]``; the gradient reaches the queries alone."""
         import torch
 
         queries = self.embed(batch.queries, "query", budget)
         read = self.documents
         vectors = read(batch.doc_ids) if read else self._reader.encode(batch.docs, "doc")
-        return queries @ torch.tensor(vectors, dtype=queries.dtype, device=queries.device).T
+        docs = torch.tensor(vectors, dtype=queries.dtype, device=queries.device)
+        return [Reading(queries @ docs.T, docs=docs @ docs.T if "docs" in needs else None)]
 
     def encoder(self) -> Any:
         """Both towers for inference."""

@@ -54,7 +54,7 @@ def folder():
     for package in NEEDS:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    from rerankdistill.scores.llm.pack import unpacked
+    from rerankdistill.packed import unpacked
 
     return unpacked(locate(SMOLLM2))
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from rerankdistill import devices
+from rerankdistill import devices, packed
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.encoding import load
 from rerankdistill.errors import CardError, DataError
 from rerankdistill.kinds import missing
 from rerankdistill.scores.card import Context, ScorerCard
-from rerankdistill.scores.llm import pack
 from rerankdistill.scores.llm.layout import Layout
 from rerankdistill.scores.llm.model import Ask
 from rerankdistill.scores.llm.open import LocalOptions
@@ -41,8 +40,8 @@ class LocalModel:
     @cached_property
     def fingerprint(self) -> str:
         """Of weights or commit, adapter, dtype, the most tokens, the engine, and how a question is laid out."""
-        mark = pack.mark(self.name, self.card.pinned_revision, lambda: self.model)
-        adapter = pack.mark(pack.resolve(self.options.adapter, self.context.base)) if self.options.adapter else ""
+        mark = packed.mark(self.name, self.card.pinned_revision, lambda: self.model)
+        adapter = packed.mark(packed.resolve(self.options.adapter, self.context.base)) if self.options.adapter else ""
         layout = self.options.model_dump(include={"chat_template", "chat_options"})
         return fingerprint(self.engine, mark, adapter, self.device.dtype, self.card.lengths.total, layout)
 
@@ -51,7 +50,7 @@ class LocalModel:
         """Where the model is: an id, a folder or a gguf file."""
         if not self.card.model:
             raise CardError("model is empty", where=f"teacher {self.card.name!r}", fix="name a language model")
-        return pack.resolve(self.card.model, self.context.base)
+        return packed.resolve(self.card.model, self.context.base)
 
     @cached_property
     def device(self) -> devices.Device:
@@ -72,7 +71,7 @@ class LocalModel:
         def build(path: str) -> Any:
             return AutoTokenizer.from_pretrained(path, revision=self.card.pinned_revision)
 
-        tokenizer = load(build, pack.unpacked(self.name))
+        tokenizer = load(build, packed.unpacked(self.name))
         return Layout(tokenizer, self.options.chat_template == "auto", self.options.chat_options)
 
     @cached_property
@@ -85,9 +84,9 @@ class LocalModel:
             dtype = getattr(torch, self.device.dtype)
             return AutoModelForCausalLM.from_pretrained(path, revision=self.card.pinned_revision, dtype=dtype)
 
-        loaded = load(build, pack.unpacked(self.name))
+        loaded = load(build, packed.unpacked(self.name))
         if self.options.adapter:
-            loaded = merged(loaded, pack.resolve(self.options.adapter, self.context.base))
+            loaded = merged(loaded, packed.resolve(self.options.adapter, self.context.base))
         # What a checkout says of sampling and of penalties for repetition would change what greedy writing gives.
         ends = loaded.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or ())

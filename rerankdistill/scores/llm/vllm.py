@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from rerankdistill import packed
 from rerankdistill.errors import DataError
 from rerankdistill.kinds import missing
-from rerankdistill.scores.llm import pack
 from rerankdistill.scores.llm.local import LocalModel
 from rerankdistill.scores.llm.model import Ask
 from rerankdistill.types import FloatArray
@@ -49,7 +49,7 @@ class VllmModel(LocalModel):
         lora = {"enable_lora": True, "max_lora_rank": self._rank()} if self.options.adapter else {}
         try:
             return LLM(
-                model=pack.unpacked(self.name),
+                model=packed.unpacked(self.name),
                 revision=self.card.pinned_revision,
                 dtype=self.device.dtype,
                 enable_prefix_caching=self.options.share_prefix is not False,
@@ -106,7 +106,7 @@ class VllmModel(LocalModel):
 
         self._check([len(prompt) + how["max_tokens"] for prompt in prompts])
         adapter = self.options.adapter
-        lora = LoRARequest("adapter", 1, pack.resolve(adapter, self.context.base)) if adapter else None
+        lora = LoRARequest("adapter", 1, packed.resolve(adapter, self.context.base)) if adapter else None
         answers: list[Any] = model.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
             SamplingParams(temperature=0.0, **how),
@@ -121,7 +121,7 @@ class VllmModel(LocalModel):
 
     def _rank(self) -> int:
         """The least rank that vLLM can be told and that the adapter fits in; 64 where its file is not at hand."""
-        config = Path(pack.resolve(self.options.adapter, self.context.base)) / "adapter_config.json"
+        config = Path(packed.resolve(self.options.adapter, self.context.base)) / "adapter_config.json"
         rank = int(json.loads(config.read_text("utf-8"))["r"]) if config.is_file() else 64
         return next((each for each in LORA_RANKS if each >= rank), rank)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from llm_tiny import SPECIAL, TEMPLATE, local, save_llama
 
+from rerankdistill import packed
 from rerankdistill.errors import CardError, DataError, MissingDependency
-from rerankdistill.scores.llm import pack
 from rerankdistill.scores.llm.model import Ask
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'rerankdistill[llm]'")
@@ -80,20 +80,20 @@ def test_an_unpacked_file_says_what_the_file_says_and_is_read_once(tmp_path, cac
         with torch.inference_mode():
             logits = direct(input_ids=torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])).logits
         np.testing.assert_allclose(row, logits[0, -1, model.first_tokens(["yes", "no"])].numpy(), atol=1e-5)
-    folder = Path(pack.unpacked(path))
+    folder = Path(packed.unpacked(path))
     assert folder.parent == cache / "gguf"
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
 
     def never(file):
         raise AssertionError("read again")
 
-    monkeypatch.setattr(pack, "_read", never)
+    monkeypatch.setattr(packed, "_read", never)
     np.testing.assert_array_equal(local(path).choose(ASKS, ["yes", "no"]), got)
     mark = model.fingerprint
     moved = tmp_path / "elsewhere.gguf"
     Path(path).rename(moved)
     assert local(str(moved)).fingerprint == mark
-    assert Path(pack.unpacked(str(moved))) == folder
+    assert Path(packed.unpacked(str(moved))) == folder
     assert local(write_gguf(Path(path), seed=1)).fingerprint != mark
 
 
@@ -107,12 +107,12 @@ def test_a_file_that_is_no_gguf_leaves_nothing_behind(tmp_path, cache):
 
 def test_a_card_may_name_a_model_beside_it(tmp_path):
     save_llama(tmp_path / "mine")
-    assert pack.resolve("mine", tmp_path) == str(tmp_path / "mine")
-    assert pack.resolve("somebody/model", tmp_path) == "somebody/model"
+    assert packed.resolve("mine", tmp_path) == str(tmp_path / "mine")
+    assert packed.resolve("somebody/model", tmp_path) == "somebody/model"
     with pytest.raises(DataError, match="no such gguf file"):
-        pack.resolve("mine/other.gguf", tmp_path)
+        packed.resolve("mine/other.gguf", tmp_path)
     with pytest.raises(MissingDependency, match="not installed"):
-        pack.resolve("package:no_such_package_here/model.gguf")
+        packed.resolve("package:no_such_package_here/model.gguf")
     with pytest.raises(CardError, match="model is empty"):
         local("").choose(ASKS, ["yes", "no"])
 

@@ -1,0 +1,164 @@
+"""Query and document written into one text, for a model that reads both and answers with a word.
+
+The text is tokenised as a whole, as any library would, and only the document is cut where it is too long: the query and
+the end of the text, at which the answer is read, always arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rerankdistill.encoding import Tokens
+from rerankdistill.errors import CardError, DataError
+
+MONOT5 = "Query: {query} Document: {document} Relevant:"
+"""monoT5's (Nogueira, Jiang, Pradeep, Lin 2020, arXiv:2003.06713)."""
+ANCHOR = "\n"
+BEGINS_A_WORD = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What SentencePiece puts before a token that begins a word."""
+
+
+def whole(template: str) -> str:
+    """The template. Raises ValueError where it does not have ``{query}`` and ``{document}`` once each."""
+    if any(template.count(part) != 1 for part in ("{query}", "{document}")):
+        raise ValueError("a template needs {query} once and {document} once")
+    return template
+
+
+def fill(template: str, query: str, document: str) -> str:
+    """The template filled in one go: what stands in a text is never taken for a place of the template."""
+    before, _, rest = template.partition("{query}")
+    if "{document}" in before:
+        start, _, between = before.partition("{document}")
+        return f"{start}{document}{between}{query}{rest}"
+    between, _, after = rest.partition("{document}")
+    return f"{before}{query}{between}{document}{after}"
+
+
+def tokenise_prompts(
+    tokenizer: Any,
+    template: str,
+    pairs: Sequence[tuple[str, str]],
+    total: int,
+    *,
+    query_tokens: int | None = None,
+    doc_tokens: int | None = None,
+    special: bool = True,
+    fix: str = "raise max_tokens",
+) -> Tokens:
+    """The prompts of (query, document) texts, each of at most ``total`` tokens.
+
+    Args:
+        query_tokens: the query is cut to so many; None: only where it would not fit without any document.
+        doc_tokens: the document is cut to so many at most.
+        special: add the tokenizer's own special tokens.
+
+    Raises:
+        CardError: the template alone is longer than ``total``; ``fix`` says what to do.
+    """
+
+    def encode(prompts: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]] = []
+        if prompts:
+            rows = tokenizer(list(prompts), add_special_tokens=special, verbose=False)["input_ids"]
+        return rows
+
+    queries, docs = Cuts(tokenizer, [query for query, _ in pairs]), Cuts(tokenizer, [doc for _, doc in pairs])
+    most = total if query_tokens is None else query_tokens
+    asked = dict.fromkeys(queries.first(query, most) for query, _ in pairs)
+    frames = dict(zip(asked, encode([fill(template, query, "") for query in asked]), strict=True))
+    short = {query: _shortened(query, len(frames[query]) - total, queries, template, encode, total, fix)
+             for query in asked if len(frames[query]) > total}  # fmt: skip
+    used = [queries.first(query, most) for query, _ in pairs]
+    limit = total if doc_tokens is None else doc_tokens
+    rooms = [min(limit, 0 if query in short else total - len(frames[query]) + 1) for query in used]
+    rows: list[list[int]] = [[] for _ in pairs]
+    over = list(range(len(pairs)))
+    while over:
+        texts = [fill(template, short.get(used[at], used[at]), docs.first(pairs[at][1], rooms[at])) for at in over]
+        for at, row in zip(over, encode(texts), strict=True):
+            rows[at] = row
+        over = [at for at in over if len(rows[at]) > total]
+        for at in over:  # never without end: a prompt without a document fits
+            rooms[at] = max(0, rooms[at] - (len(rows[at]) - total))
+    pads = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0}
+    return Tokens({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}, pads)
+
+
+def _shortened(query: str, over: int, cuts: Cuts, template: str, encode: Any, total: int, fix: str) -> str:
+    """A query's beginning that fits without a document."""
+    keep = cuts.count(query)
+    while over > 0:
+        if keep <= 0:
+            what = f"the prompt without a document has {total + over} tokens, more than {total}"
+            raise CardError(what, fix=fix)
+        keep = max(0, keep - over)
+        query = cuts.first(query, keep)
+        over = len(encode([fill(template, query, "")])[0]) - total
+    return query
+
+
+class Cuts:
+    """Texts and where their tokens end, each tokenised once."""
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        distinct = list(dict.fromkeys(texts))
+        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+        spans = tokenizer(distinct, **options)["offset_mapping"] if distinct else []
+        self._ends = {text: [end for _, end in span if end] for text, span in zip(distinct, spans, strict=True)}
+
+    def first(self, text: str, count: int) -> str:
+        """The text's first ``count`` tokens."""
+        ends = self._ends[text]
+        if count <= 0:
+            return ""
+        if len(ends) <= count:
+            return text
+        cut = text[: ends[count - 1]]
+        self._ends[cut] = ends[:count]
+        return cut
+
+    def count(self, text: str) -> int:
+        """How many tokens the text has."""
+        return len(self._ends[text])
+
+
+def answer_ids(tokenizer: Any, words: Sequence[str], where: str = "") -> list[int]:
+    """The ids of words that a decoder begins with, as they begin a word where the vocabulary knows them so.
+
+    Raises:
+        DataError: one is none of the vocabulary.
+    """
+    known: Mapping[str, int] = tokenizer.get_vocab()
+    found = []
+    for word in words:
+        spelling = next((name for name in (f"{BEGINS_A_WORD}{word}", word) if name in known), None)
+        if spelling is None:
+            fix = "set tokens to words that it was trained to answer with"
+            raise DataError(f"{word!r} is not one token of this vocabulary", where=where, fix=fix)
+        found.append(known[spelling])
+    return found
+
+
+def next_ids(tokenizer: Any, template: str, words: Sequence[str], where: str = "") -> list[int]:
+    """The first token of each word as it is tokenised right behind the end of the template, after a space unless the
+    template ends in white space.
+
+    Raises:
+        DataError: two words begin with the same token, or one is tokenised together with what is before it.
+    """
+    end = ANCHOR + template[max(template.rfind("{query}"), template.rfind("{document}")) :].partition("}")[2]
+    space = "" if end[-1].isspace() else " "
+    found: list[int] = []
+    before = tokenizer(end, add_special_tokens=False, verbose=False)["input_ids"]
+    fix = "choose other tokens, or another end of the template"
+    for word in words:
+        after = tokenizer(end + (word if word[:1].isspace() else space + word), add_special_tokens=False)["input_ids"]
+        if after[: len(before)] != before or len(after) == len(before):
+            raise DataError(f"{word!r} is no token of its own behind the prompt", where=where, fix=fix)
+        if after[len(before)] in found:
+            what = f"the tokens {words[found.index(after[len(before)])]!r} and {word!r} begin alike"
+            raise DataError(what, where=where, fix=fix)
+        found.append(after[len(before)])
+    return found

@@ -1,0 +1,79 @@
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): beside each frozen matrix two narrow ones are trained, whose product is
+added into it when the student is saved, so that nobody needs to know of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from rerankdistill.cards import Card
+from rerankdistill.errors import DataError
+from rerankdistill.kinds import missing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "default"
+
+
+class LoraOptions(Card):
+    """How a model is adapted; the product is scaled by ``alpha / r``."""
+
+    r: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ()
+    """Names of the linear layers that are adapted, as ``["q_proj", "v_proj"]``; empty: all but the output layer."""
+
+
+def adapt(model: Any, options: LoraOptions) -> None:
+    """Freeze a transformers model and put adapters beside its matrices, in place; one that has them stays as it is.
+
+    Nothing changes yet: the second matrix of each adapter is zero.
+
+    Raises:
+        MissingDependency: peft is not installed.
+        DataError: no layer has such a name.
+    """
+    if is_adapted(model):
+        return
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError as error:
+        raise missing(error, "lora") from error
+    targets = list(options.targets) or "all-linear"
+    how = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
+    try:
+        inject_adapter_in_model(how, model, NAME)
+    except ValueError as error:
+        fix = f"its linear layers are called {', '.join(_linear(model))}"
+        raise DataError(f"lora.targets = {list(options.targets)}: the model has no such layer", fix=fix) from error
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # what is trained is in float32, whatever the frozen weights are in
+            parameter.data = parameter.data.float()
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether :func:`adapt` has been here."""
+    return any(hasattr(module, "lora_A") for module in model.modules())
+
+
+def merged_weights(model: Any) -> dict[str, Tensor]:
+    """A model's weights by the names that they have without adapters, with these added in; the model stays as it is."""
+    weights = {
+        name.replace(".base_layer.", "."): value for name, value in model.state_dict().items() if ".lora_" not in name
+    }
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A") and hasattr(module, "get_delta_weight"):
+            weight = weights[f"{name}.weight"]
+            wide = weight if weight.element_size() > 4 else weight.float()
+            weights[f"{name}.weight"] = (wide + module.get_delta_weight(NAME).to(wide.dtype)).to(weight.dtype)
+    return weights
+
+
+def _linear(model: Any) -> list[str]:
+    import torch
+
+    modules = model.named_modules()
+    return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear)})

@@ -109,6 +109,8 @@ class Teacher(Protocol):
     - ``unit``: ``"pair"`` (what is said of a document depends on it and the query alone; the default) or ``"list"`` (it
       depends on the whole list and its order: such a list is never cut, and stored under its own key);
     - ``keeps``: which of ``details`` and ``traces`` its answers carry; each ``judge`` then gives :class:`Answer`;
+    - ``details_are``: what the details of a document say, where students can learn from it: ``"preferences"``, P(it is
+      better than document j) for every j of the list, or ``"logits"``, those of yes and of no, in this order;
     - ``usage``: a mapping of counters that grow (tokens, requests, malformed answers, money), added up in the store;
     - ``spent(usage)``: is told once what the store has on record, so that a budget holds over several runs;
     - ``batch_pairs``: how many pairs to begin with, for one that is slow; ``partial``: whether it may have no answer.

@@ -115,6 +115,9 @@ class Example:
             other documents can be put on the same scale. NaN where that member scored nothing of the list.
         masked: ``n`` bools, true where a document must not count as a negative (the teacher puts it beside or above
             the positive); empty: none is masked.
+        preferences: ``[n, n]`` P(document i is better than j) of a teacher that compares; NaN where it did not.
+        logits: ``[n, 2]`` both answers of a teacher that says whether a document is relevant, as (no, yes); NaN where
+            it gave none.
     """
 
     query_id: str
@@ -126,6 +129,8 @@ class Example:
     means: tuple[float, ...] = ()
     stds: tuple[float, ...] = ()
     masked: tuple[bool, ...] = ()
+    preferences: FloatArray | None = None
+    logits: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rerankdistill.errors import UsageError
 from rerankdistill.types import Example
 
-Strategy = Literal["top", "random", "log_random", "top_and_random", "single_relevant"]
-STRATEGIES: tuple[Strategy, ...] = ("top", "random", "log_random", "top_and_random", "single_relevant")
+Strategy = Literal["top", "random", "log_random", "top_and_random", "single_relevant", "all_relevant"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def pick(example: Example, n: int, strategy: Strategy = "random", seed: int = 0, epoch: int = 0) -> Example:
@@ -25,7 +25,9 @@ def pick(example: Example, n: int, strategy: Strategy = "random", seed: int = 0,
     - ``log_random``: any, document of rank r with a chance in proportion to 1 / log2(1 + r);
     - ``top_and_random``: the highest half, and any of the rest;
     - ``single_relevant``: one document with a label above zero (another one each epoch, where there are several)
-      becomes the positive, and the others have none.
+      becomes the positive, and the others have none;
+    - ``all_relevant``: documents with a label above zero, up to half of the list (others each epoch, where there are
+      more), and any of those without: for losses on several positives.
 
     Chance depends on (seed, epoch, query_id) and on nothing else: not on the order of examples or of documents.
 
@@ -45,10 +47,16 @@ def pick(example: Example, n: int, strategy: Strategy = "random", seed: int = 0,
             positive = int(chance.choice(relevant))
             ranked = ranked[example.labels[ranked] <= 0]
     others = ranked[ranked != positive]
-    room = n - (positive >= 0)
+    kept = np.empty(0, np.int64)
+    if strategy == "all_relevant":
+        relevant = others[example.labels[others] > 0]
+        count = min(len(relevant), max(n // 2 - (positive >= 0), 0))
+        kept = relevant[np.sort(chance.choice(len(relevant), count, replace=False))] if count else kept
+        others = others[example.labels[others] <= 0]
+    room = n - (positive >= 0) - len(kept)
     if len(others) > room:
         others = others[_choose(len(others), room, strategy, chance)]
-    columns = np.concatenate([[positive], others]) if positive >= 0 else others
+    columns = np.concatenate([[positive], kept, others]) if positive >= 0 else np.concatenate([kept, others])
     return take(example, columns.astype(np.int64), 0 if positive >= 0 else -1)
 
 
@@ -70,6 +78,8 @@ def take(example: Example, columns: NDArray[np.int64], positive: int) -> Example
         example.means,
         example.stds,
         tuple(example.masked[column] for column in columns) if example.masked else (),
+        None if example.preferences is None else example.preferences[np.ix_(columns, columns)],
+        None if example.logits is None else example.logits[columns],
     )
 
 

@@ -14,7 +14,8 @@ from rerankdistill.types import Example, FloatArray
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> Sequence[Example]:
-    """The same examples, each list's teacher scores permuted; a query keeps its permutation in every epoch.
+    """The same examples, each list's teacher scores permuted; a query keeps its permutation in every epoch. Whatever
+    else the teacher said of a document goes where its score goes: preferences, and both logits.
 
     What the true scores had decided goes too: masks are dropped, a positive without a label moves to the document that
     now scores best, and means and deviations are dropped, since the true scores of a batch's other documents would
@@ -58,4 +59,7 @@ def shuffle(example: Example, seed: int) -> Example:
     scores, positive = example.scores[order], example.positive
     if positive >= 0 and example.labels[positive] <= 0 and not np.isnan(scores).all():
         positive = int(np.nanargmax(scores))
-    return replace(example, scores=scores, positive=positive, means=(), stds=(), masked=())
+    preferences = None if example.preferences is None else example.preferences[np.ix_(order, order)]
+    logits = None if example.logits is None else example.logits[order]
+    moved = replace(example, scores=scores, positive=positive, preferences=preferences, logits=logits)
+    return replace(moved, means=(), stds=(), masked=())

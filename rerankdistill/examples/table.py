@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerankdistill.errors import DamagedArtifact, MissingArtifact
+from rerankdistill.examples import details
 from rerankdistill.examples.build import SCHEMA
 from rerankdistill.types import Example
 
@@ -23,6 +24,7 @@ class Examples(Sequence[Example]):
     def __init__(self, table: pa.Table) -> None:
         self.table = table
         self._columns = [table.column(name) for name in SCHEMA.names]
+        self._more = {name: table.column(name) for name in details.COLUMNS if name in table.column_names}
 
     @property
     def query_ids(self) -> list[str]:
@@ -41,6 +43,8 @@ class Examples(Sequence[Example]):
             return [self[one] for one in range(*row.indices(len(self)))]
         at = range(len(self))[row]  # negative rows count from the end; beyond it is an IndexError
         query_id, query, doc_ids, scores, labels, positive, means, stds, masked = (c[at] for c in self._columns)
+        count = len(doc_ids)
+        preferences, logits = (self._more.get(name) for name in (details.PREFERENCES, details.LOGITS))
         return Example(
             query_id.as_py(),
             query.as_py(),
@@ -51,6 +55,8 @@ class Examples(Sequence[Example]):
             tuple(means.values.to_pylist()),
             tuple(stds.values.to_pylist()),
             tuple(masked.values.to_pylist()),
+            None if preferences is None else details.read_preferences(preferences[at], count),
+            None if logits is None else details.read_logits(logits[at], count),
         )
 
 
@@ -76,6 +82,7 @@ def open_examples(folder: Path) -> Examples:
     except (pa.ArrowException, OSError, ValueError) as error:
         what = f"the examples cannot be read: {str(error).splitlines()[0]}"
         raise DamagedArtifact(what, where=str(path), fix=fix) from error
-    if table.column_names != SCHEMA.names:
+    known = [*SCHEMA.names, *(name for name in details.COLUMNS if name in table.column_names)]
+    if table.column_names != known:
         raise DamagedArtifact(f"columns are {', '.join(table.column_names)}", where=str(path), fix=fix)
     return Examples(table)

@@ -151,6 +151,7 @@ class Context:
         base: where relative paths of a card start.
         lexical: gives an opened BM25 index and its doc_ids in order, built when first asked for.
         doc_vectors: doc_ids and their vectors ``[n, d]`` by the very encoder that the card names, for the same view.
+        texts: what a teacher of this view reads of documents, by their ids, for one that scores whole batches.
         open_card: opens another scorer, for a kind that stands before one.
     """
 
@@ -159,6 +160,7 @@ class Context:
     lexical: Callable[[], tuple[Lexical, Sequence[str]]] | None = None
     doc_vectors: tuple[Sequence[str], FloatArray] | None = None
     open_card: Callable[[ScorerCard], Teacher] | None = None
+    texts: Callable[[Sequence[str]], Sequence[str]] | None = None
 
 
 def load_teacher(name: str) -> TeacherCard:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from rerankdistill.contracts import Layers, Logits, Preferences, Reading, Role, Scores
-from rerankdistill.types import Example, FloatArray
+from rerankdistill.types import Example, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,10 +122,11 @@ def list_batch(
     columns = np.tile(np.arange(width), (len(examples), 1)) if layout == "batch" else np.zeros(shape, np.int64)
     teacher, label = np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32)
     own, masked = np.zeros(shape, bool), np.zeros(shape, bool)
-    positive = np.full(len(examples), -1, np.int64)
+    positive, places = np.full(len(examples), -1, np.int64), list[IntArray]()
     for row, example in enumerate(examples):
         documents = np.asarray([numbers[doc_id] for doc_id in example.doc_ids])
         at = documents if layout == "batch" else np.arange(len(documents))
+        places.append(at)
         columns[row, at] = documents
         teacher[row, at], label[row, at], own[row, at] = example.scores, example.labels, True
         masked[row, at] = example.masked or False
@@ -139,7 +140,50 @@ def list_batch(
     cells = {"columns": columns, "teacher": np.nan_to_num(teacher), "scored": np.isfinite(teacher) & valid,
              "valid": valid, "own": own, "label": label, "masked": masked, "positive": positive}  # fmt: skip
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in cells.items()}
+    tensors |= {"preferences": preferences(examples, places), "logits": two_logits(examples, places, shape)}
     return ListBatch([e.query for e in examples], texts(list(numbers)), list(numbers), **tensors)
+
+
+def preferences(examples: Sequence[Example], places: Sequence[IntArray]) -> Preferences | None:
+    """The comparisons within each list, each two documents once, where any list has some.
+
+    Args:
+        places: for each example the column of each of its documents.
+
+    Where both orders were asked, the probability is p = (P(i beats j) + 1 - P(j beats i)) / 2: what a comparer owes to
+    the order of its question cancels (Huang and Chen 2024, PairDistill, arXiv:2410.01383).
+    """
+    import torch
+
+    rows, firsts, seconds, shares = ([np.empty(0, kind)] for kind in (np.int64, np.int64, np.int64, np.float32))
+    for row, (example, at) in enumerate(zip(examples, places, strict=True)):
+        if example.preferences is None:
+            continue
+        won = example.preferences
+        both = np.stack([won, 1 - won.T])
+        known = ~np.isnan(both)
+        total = np.where(known, both, 0).sum(0) / np.maximum(known.sum(0), 1)
+        i, j = np.nonzero(np.triu(known.any(0), 1))
+        rows.append(np.full(len(i), row))
+        firsts.append(at[i])
+        seconds.append(at[j])
+        shares.append(total[i, j].astype(np.float32))
+    if len(rows) == 1:
+        return None
+    return Preferences(*(torch.from_numpy(np.concatenate(part)) for part in (rows, firsts, seconds, shares)))
+
+
+def two_logits(examples: Sequence[Example], places: Sequence[IntArray], shape: tuple[int, int]) -> Tensor | None:
+    """``[b, m, 2]`` both logits of each query's own documents, NaN elsewhere; None where no example has any."""
+    import torch
+
+    if all(example.logits is None for example in examples):
+        return None
+    found = np.full((*shape, 2), np.nan, np.float32)
+    for row, (example, at) in enumerate(zip(examples, places, strict=True)):
+        if example.logits is not None:
+            found[row, at] = example.logits
+    return torch.from_numpy(found)
 
 
 def false_negatives(teacher: FloatArray, own: np.ndarray, positive: int) -> np.ndarray:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,46 @@ def test_single_relevant_takes_turns_and_never_takes_two():
         assert (got.labels > 0).tolist() == [True] + [False] * 5
         firsts.add(got.doc_ids[0])
     assert firsts == {"d02", "d05", "d09"}
+
+
+def test_all_relevant_keeps_several_and_leaves_half_the_list_to_the_others():
+    whole = example(labels={2: 1, 5: 3, 9: 1, 11: 1, 13: 1}, positive=5)
+    met = set()
+    for epoch in range(30):
+        got = pick(whole, 6, "all_relevant", epoch=epoch)
+        assert got.doc_ids[0] == "d05"
+        assert (got.labels > 0).tolist() == [True] * 3 + [False] * 3
+        met |= set(got.doc_ids[1:3])
+    assert met == {"d02", "d09", "d11", "d13"}
+    few = pick(example(labels={2: 1, 5: 3}, positive=5), 8, "all_relevant")
+    assert (few.labels > 0).sum() == 2
+    assert len(few.doc_ids) == 8
+
+
+def with_more(whole):
+    """Preferences and logits by which a document's old column is known again: P(i, j) = i + j / 100, logit i."""
+    columns = np.arange(len(whole.doc_ids), dtype=np.float32)
+    return replace(
+        whole, preferences=columns[:, None] + columns / 100, logits=np.stack([-columns, columns], 1).astype(np.float32)
+    )
+
+
+def test_preferences_and_logits_go_where_their_documents_go():
+    whole = with_more(example())
+    got = pick(whole, 6, "random")
+    old = np.array([whole.doc_ids.index(doc_id) for doc_id in got.doc_ids])
+    np.testing.assert_allclose(got.preferences, old[:, None] + old / 100)
+    np.testing.assert_allclose(got.logits, np.stack([-old, old], 1))
+    assert pick(example(), 6, "random").preferences is None
+
+
+def test_the_control_is_not_told_the_true_preferences_and_logits():
+    whole = with_more(example(positive=-1, scores=np.arange(20)))
+    (after,) = shuffled([whole], 1)
+    moved = after.scores.astype(int)  # a score was its column
+    assert (moved != np.arange(20)).sum() > 10
+    np.testing.assert_allclose(after.preferences, moved[:, None] + moved / 100, atol=1e-5)
+    np.testing.assert_allclose(after.logits[:, 1], moved)
 
 
 def test_epochs_seeds_and_queries_differ_and_the_same_again_is_the_same():

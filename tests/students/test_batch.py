@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -130,3 +132,47 @@ def test_the_record_for_losses_is_the_batch_around_the_students_scores():
     assert scores.student is student
     for name in ("teacher", "valid", "scored", "own", "label", "positive", "masked"):
         assert torch.equal(getattr(scores, name), getattr(batch, name)), name
+
+
+def compared(whole: Example, cells: dict[tuple[int, int], float]) -> Example:
+    n = len(whole.doc_ids)
+    won = np.full((n, n), np.nan, np.float32)
+    for (i, j), share in cells.items():
+        won[i, j] = share
+    return replace(whole, preferences=won)
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("batch", {(0, 0, 2): 0.8, (0, 1, 2): 0.3, (1, 3, 1): 0.25}),
+        ("lists", {(0, 0, 2): 0.8, (0, 1, 2): 0.3, (1, 0, 1): 0.25}),
+    ],
+)
+def test_a_comparison_points_at_its_documents_columns_and_is_told_once(layout, expected):
+    a = compared(A, {(0, 2): 0.9, (2, 0): 0.3, (2, 1): 0.7, (1, 1): 0.5})  # both orders, one order, a self-comparison
+    b = compared(B, {(0, 1): 0.25, (1, 0): 0.75})
+    theirs = list_batch([a, b], read, layout).preferences
+    parts = (theirs.row.tolist(), theirs.first.tolist(), theirs.second.tolist())
+    found = dict(zip(zip(*parts, strict=True), theirs.probability.tolist(), strict=True))
+    assert found == pytest.approx(expected)
+    assert len(theirs.row) == len(expected)
+    scores = list_batch([a, b], read, layout).scores(Reading(torch.zeros(2, 4 if layout == "batch" else 3)))
+    assert scores.preferences.probability.tolist() == theirs.probability.tolist()
+
+
+def test_a_batch_without_comparisons_has_none_to_learn():
+    assert list_batch([A, B], read, "batch").preferences is None
+    unasked = list_batch([compared(A, {}), B], read, "batch").preferences
+    assert len(unasked.row) == 0
+
+
+@pytest.mark.parametrize(("layout", "places"), [("batch", ([0, 1, 2], [3, 1])), ("lists", ([0, 1, 2], [0, 1]))])
+def test_both_logits_lie_where_their_documents_score_does(layout, places):
+    logits = np.arange(6, dtype=np.float32).reshape(3, 2)
+    batch = list_batch([replace(A, logits=logits), replace(B, logits=logits[:2])], read, layout)
+    for row, columns in enumerate(places):
+        assert batch.logits[row, columns].tolist() == logits[: len(columns)].tolist()
+        assert batch.own[row].sum() == torch.isfinite(batch.logits[row]).all(-1).sum()
+    reading = Reading(torch.zeros(2, batch.logits.shape[1]), logits=torch.zeros(batch.logits.shape))
+    assert batch.scores(reading).logits.teacher.shape == batch.logits.shape

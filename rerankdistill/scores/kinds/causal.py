@@ -48,6 +48,7 @@ class Kind(Pointwise[CausalOptions]):
 
     Options = CausalOptions
     name = "causal"
+    details_are = "logits"
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]

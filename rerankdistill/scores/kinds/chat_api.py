@@ -128,6 +128,10 @@ class Kind:
         return tuple(getattr(self.asker, "keeps", ()))
 
     @property
+    def details_are(self) -> str:
+        return str(getattr(self.asker, "details_are", ""))
+
+    @property
     def usage(self) -> Mapping[str, float]:
         """The endpoint's counters, and those of the question's kind."""
         return {**self.model.usage, **getattr(self.asker, "usage", {})}

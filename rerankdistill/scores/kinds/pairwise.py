@@ -113,6 +113,7 @@ class Kind:
     needs_texts = True
     unit = "list"
     keeps = ("details",)
+    details_are = "preferences"
     partial = True
     batch_pairs = 20
 

@@ -50,6 +50,7 @@ class Kind(Pointwise[ReasoningOptions]):
     Options = ReasoningOptions
     name = "reasoning"
     keeps = ("details", "traces")
+    details_are = "logits"
     batch_pairs = 32
 
     def __init__(self, *args: object) -> None:

@@ -81,11 +81,14 @@ class Kind(ModelKind[Seq2SeqOptions]):
 
     Options = Seq2SeqOptions
     kind = "seq2seq"
+    details_are = "logits"
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.scale = SCALES[self.options.reading]
-        self.keeps = ("details",) if len(self.options.tokens) == 2 else ()
+        two = len(self.options.tokens) == 2
+        self.keeps: tuple[str, ...] = ("details",) if two else ()
+        self.details_are = "logits" if two else ""
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -128,6 +128,8 @@ class Faculty:
             folder = member.needs[0].require()
             index: Any = open_index(folder, open_kind("index", "bm25"))
             return replace(context, lexical=lambda: (index.lexical, index.ids.names))
+        if member.card.kind == "late_interaction":
+            return replace(context, texts=lambda ids: self.shelf.source.texts(ids, self.shelf.view))
         if member.card.kind == "bi_encoder" and self.whole:
             return replace(context, doc_vectors=read_vectors(member.needs[0]))
         return context
@@ -226,7 +228,7 @@ class Faculty:
     @property
     def live(self) -> bool:
         """Whether every member can score a whole batch."""
-        kinds, how = {"lexical", "bi_encoder"}, fused_as(self.card)
+        kinds, how = {"lexical", "bi_encoder", "late_interaction"}, fused_as(self.card)
         if how.combine == "rrf" or how.weights_by == "agreement" or how.calibrate == "percentile":
             return False  # these look at a query's own list, and say nothing of a document outside it
         return self.whole and all(member.card.kind in kinds for member in self.members)

@@ -134,6 +134,36 @@ def test_every_distinct_text_is_encoded_once_a_call(plain):
     assert sorted(seen["document"]) == sorted({text for _, text in PAIRS})
 
 
+@pytest.mark.parametrize("remembered", [0, 7, 500_000])
+def test_a_whole_batch_has_the_scores_of_its_pairs_whatever_is_remembered(plain, remembered):
+    kind = open_kind(plain, options=LateInteractionOptions(remembered=remembered))
+    texts = {"a": "rain . cloud , wind", "b": "dog", "c": "stock market bond " * 9, "d": ". ,"}
+    kind.read_docs = lambda ids: [texts[doc_id] for doc_id in ids]
+    queries = [Query("1", "rain cat"), Query("2", "dog"), Query("3", "rain cat")]
+    names = tuple(texts)
+    judged = np.stack(kind.judge([Group(query, names, tuple(texts.values())) for query in queries]))
+    for _ in range(2):
+        np.testing.assert_allclose(kind.matrix(queries, names), judged, atol=1e-5)
+        assert kind._size == sum(len(vectors) for vectors in kind._remembered.values()) <= remembered
+    np.testing.assert_allclose(kind.matrix(queries[1:2], ["c", "a"]), judged[1:2, [2, 0]], atol=1e-5)
+
+
+def test_a_text_that_is_remembered_is_not_encoded_again(plain, monkeypatch):
+    kind = open_kind(plain)
+    kind.read_docs = lambda ids: [f"dog {doc_id}" for doc_id in ids]
+    asked: list[str] = []
+    stream = kind._stream
+    monkeypatch.setattr(kind, "_stream", lambda texts, role: asked.extend(texts) or stream(texts, role))
+    kind.matrix([Query("1", "rain")], ["sun", "bird"])
+    kind.matrix([Query("1", "rain"), Query("2", "fish")], ["bird", "wind"])
+    assert asked == ["rain", "dog sun", "dog bird", "fish", "dog wind"]
+
+
+def test_without_the_documents_texts_no_batch_is_scored(plain):
+    with pytest.raises(DataError, match="no texts"):
+        open_kind(plain).matrix([Query("1", "rain")], ["a"])
+
+
 def test_a_model_that_averages_its_matches_is_averaged(tmp_path, plain):
     mean = open_kind(build(tmp_path, similarity="meanmaxsim")).judge(GROUPS)
     tokens = [len(query) for query, _, _ in library(plain)]

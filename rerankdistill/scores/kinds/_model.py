@@ -24,6 +24,8 @@ class ModelKind(Generic[O]):
     kind: ClassVar[str]
     """Stands for the kind in fingerprints."""
     needs_texts = True
+    memory: ClassVar[frozenset[str]] = frozenset({"token_budget"})
+    """Options that decide memory and speed, and no score."""
     scale: Scale
 
     def __init__(
@@ -64,6 +66,6 @@ class ModelKind(Generic[O]):
         from rerankdistill.encoding import fetched_fingerprint
 
         mark = fetched_fingerprint(self.name, self.revision, lambda: self.model)
-        options = self.options.model_dump(exclude={"token_budget"})
+        options = self.options.model_dump(exclude=set(self.memory))
         decisive = (options,) if options else ()
         return fingerprint(self.kind, mark, self.lengths.model_dump(), self.device.dtype, self.view, *decisive)

@@ -6,7 +6,9 @@ is the model's own configuration, applied by sentence-transformers' ``MultiVecto
 and PyLate's checkpoints. A model that says ``meanmaxsim`` divides by the number of query tokens.
 
 Every distinct text of a call is encoded once. Documents are scored against all of their queries as soon as they are
-encoded and then let go, so that a call holds the vectors of its queries and of one batch of documents.
+encoded and then let go, so that a call holds the vectors of its queries and of one batch of documents. A teacher that
+scores whole batches while a student is trained on them (Lin, Yang, Lin 2020, TCT-ColBERT, arXiv:2010.11386) meets the
+same texts again and again: :meth:`Kind.matrix` remembers those that it met last.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from rerankdistill.cards import Card
 from rerankdistill.errors import CardError, DataError
 from rerankdistill.scores.card import Context, ScorerCard
 from rerankdistill.scores.kinds._model import ModelKind
-from rerankdistill.types import FloatArray, Group, Scale
+from rerankdistill.types import FloatArray, Group, Query, Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,9 +39,12 @@ OLD_KEYS = {"query_prefix", "document_prefix"}
 
 
 class LateInteractionOptions(Card):
-    """``token_budget``: padded tokens a batch. What decides a score is in the model's own configuration."""
+    """``token_budget``: padded tokens a batch. ``remembered``: vectors of tokens that are held in memory between batches
+    of a training (half a million of 128 numbers are 256 MB). What decides a score is in the model's own
+    configuration."""
 
     token_budget: int = Field(default=16384, gt=0)
+    remembered: int = Field(default=500_000, ge=0)
 
 
 class Kind(ModelKind[LateInteractionOptions]):
@@ -52,11 +57,19 @@ class Kind(ModelKind[LateInteractionOptions]):
     Options = LateInteractionOptions
     kind = "late_interaction"
     scale = Scale.SIMILARITY
+    memory = frozenset({"token_budget", "remembered"})
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.read_docs: Callable[[Sequence[str]], Sequence[str]] | None = None
+        self._remembered: dict[tuple[Role, str], Tensor] = {}
+        self._size = 0
 
     @classmethod
     def open(cls, card: ScorerCard, context: Context) -> Self:
         """The teacher of a card. Raises CardError: mistakes in its options, another scale, or ``lengths.total``."""
         found = super().open(card, context)
+        found.read_docs = context.texts
         if card.lengths.total:
             fix = "write lengths.query and lengths.doc, or neither"
             raise CardError("query and document are read apart: lengths.total says nothing", where=card.name, fix=fix)
@@ -101,6 +114,32 @@ class Kind(ModelKind[LateInteractionOptions]):
             for (at, column), value in zip(places, values, strict=True):
                 found[at][column] = value
         return found
+
+    def matrix(self, queries: Sequence[Query], doc_ids: Sequence[str]) -> FloatArray:
+        """``[len(queries), len(doc_ids)]`` similarities, those of :meth:`judge`.
+
+        Raises:
+            DataError: nobody gave it the documents' texts.
+        """
+        if self.read_docs is None:
+            raise DataError("no texts of documents", where=self.name, fix="open it with a context that reads them")
+        asked = self._met([query.text for query in queries], "query")
+        docs = self._met(self.read_docs(doc_ids), "doc")
+        return np.stack([self._maxsim(asked, document) for document in docs], 1)
+
+    def _met(self, texts: Sequence[str], role: Role) -> list[Tensor]:
+        """The vectors of each text; those met before are remembered, and the ones that were not met for longest are
+        forgotten when they are too many."""
+        found = {
+            text: self._remembered.pop((role, text)) for text in _distinct(texts) if (role, text) in self._remembered
+        }
+        fresh = dict(self._stream([text for text in _distinct(texts) if text not in found], role))
+        self._size += sum(map(len, fresh.values()))
+        found |= fresh
+        self._remembered |= {(role, text): vectors for text, vectors in found.items()}
+        while self._remembered and self._size > self.options.remembered:
+            self._size -= len(self._remembered.pop(next(iter(self._remembered))))
+        return [found[text] for text in texts]
 
     def _stream(self, texts: Sequence[str], role: Role) -> Iterator[tuple[str, Tensor]]:
         """Texts, longest first, each with its vectors ``[tokens, dimension]`` float32: no padding, and no token that

@@ -39,8 +39,8 @@ OLD_KEYS = {"query_prefix", "document_prefix"}
 
 
 class LateInteractionOptions(Card):
-    """``token_budget``: padded tokens a batch. ``remembered``: vectors of tokens that are held in memory between batches
-    of a training (half a million of 128 numbers are 256 MB). What decides a score is in the model's own
+    """``token_budget``: padded tokens a batch. ``remembered``: vectors of tokens that are held in memory between the
+    batches of a training (half a million of 128 numbers are 256 MB). What decides a score is in the model's own
     configuration."""
 
     token_budget: int = Field(default=16384, gt=0)

@@ -1,0 +1,145 @@
+"""The door of generation: documents, styles and a writer become queries, batch by batch, in a log that resumes.
+
+What was written once is never written again: the log's key is the document's text, the style, the writer and the seed,
+so that a document that is added or changed costs its own queries alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from rerankdistill.artifacts import fingerprint
+from rerankdistill.errors import DamagedArtifact, DataError
+from rerankdistill.queries.styles import StyleCard
+from rerankdistill.types import Doc
+
+BATCH = 32
+
+
+class Request(NamedTuple):
+    """One query to be written: the ``number``-th of a style about a document."""
+
+    doc: Doc
+    style: StyleCard
+    number: int = 0
+
+    @property
+    def query_id(self) -> str:
+        suffix = f"+{self.number}" if self.number else ""
+        return f"{self.style.name}{suffix}:{self.doc.doc_id}"
+
+
+class Generated(NamedTuple):
+    """A query and the document that it was written from."""
+
+    query_id: str
+    text: str
+    doc_id: str
+    style: str
+
+
+Writer = Callable[[Sequence[Request]], Sequence[str]]
+"""What writes queries; an empty text where it has none."""
+
+
+class Log:
+    """Texts by key in a file of JSON lines; each batch is on the disk before the next is begun."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, str] = {}
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                key, text = json.loads(line)
+            except ValueError as error:
+                fix = "delete the file; its queries are then written again"
+                raise DamagedArtifact(f"line {number} cannot be read", where=str(self.path), fix=fix) from error
+            self.known[key] = text
+        if whole < len(data):  # a kill tore the last line
+            with self.path.open("r+b") as file:
+                file.truncate(whole)
+
+    def add(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Append rows, and wait until they are on the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        block = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self.path.open("ab") as file:
+            file.write(block.encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(file.fileno())
+        self.known.update(json.loads(line) for line in block.splitlines())
+
+
+def key_of(request: Request, mark: str) -> str:
+    """What decides the text of a query, as a short mark; ``mark`` stands for the writer and the seed."""
+    doc = request.doc
+    style = request.style.model_dump(exclude={"description", "least", "most", "copies"})
+    return fingerprint(mark, doc.doc_id, doc.title, doc.text, style, request.number)
+
+
+def generate(
+    requests: Iterable[Request],
+    writer: Writer,
+    mark: str,
+    log: Log,
+    progress: Callable[[int], None] | None = None,
+    batch: int = BATCH,
+) -> Iterator[Generated]:
+    """Write what is not yet in the log, and give everything that was asked for, in order; empty texts are left out.
+
+    Args:
+        mark: of the writer, its temperature and the seed.
+        progress: told the number of queries done since it was last told.
+
+    Raises:
+        DataError: the writer gave another number of texts than it was asked for.
+    """
+    stream = iter(requests)
+    while block := list(islice(stream, batch)):
+        keys = [key_of(request, mark) for request in block]
+        new = [at for at, key in enumerate(keys) if key not in log.known]
+        if new:
+            texts = list(writer([block[at] for at in new]))
+            if len(texts) != len(new):
+                raise DataError(f"{len(texts)} queries for {len(new)} requests", where="query writer")
+            log.add((keys[at], " ".join(text.split())) for at, text in zip(new, texts, strict=True))
+        for request, key in zip(block, keys, strict=True):
+            if text := log.known[key]:
+                yield Generated(request.query_id, text, request.doc.doc_id, request.style.name)
+        if progress:
+            progress(len(block))
+
+
+def requests_for(docs: Sequence[Doc], styles: Sequence[tuple[StyleCard, int]]) -> Iterator[Request]:
+    """What to ask: for each style so many queries, spread evenly over the documents; a second query of the same style
+    about a document only once every document has had its first."""
+    for style, count in styles:
+        for at in range(count):
+            number, place = divmod(at, len(docs))
+            yield Request(docs[place * _stride(len(docs)) % len(docs)], style, number)
+
+
+def _stride(count: int) -> int:
+    """A step that visits every one of ``count`` places, far apart: a few queries of a sorted collection then come from
+    all over it."""
+    wanted = max(1, round(count * 0.618))
+    while _common(wanted, count) > 1:
+        wanted += 1
+    return wanted
+
+
+def _common(one: int, other: int) -> int:
+    while other:
+        one, other = other, one % other
+    return one

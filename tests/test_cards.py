@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 from pydantic import Field, ValidationError
 
 from rerankdistill import cards
-from rerankdistill.cards import Card, find_card, parse, read_toml
-from rerankdistill.errors import CardError
+from rerankdistill.cards import Card, find_card, parse, parse_forms, read_toml
+from rerankdistill.errors import CardError, UsageError
 
 
 class Train(Card):
@@ -104,3 +106,58 @@ def test_every_shelf_is_found_in_a_checkout(room):
     assert cards.list_cards(room)
     name, path = next(iter(cards.list_cards(room).items()))
     assert find_card(room, name) == find_card(room, str(path)) == path
+
+
+FORMS = """
+name = "x"
+depth = 10
+stages = [{ loss = "a", train = { steps = 500, learning_rate = 0.1 } }, { loss = "b" }]
+[students.one]
+loss = "kl"
+train = { steps = 900 }
+"""
+
+
+def forms(folder, small, full=FORMS, **more):
+    path = folder / "forms.toml"
+    path.write_text(full + small, "utf-8")
+    return [parse_forms(Recipe, path, small, **more) for small in (False, True)]
+
+
+def test_a_small_form_keeps_whatever_it_does_not_name(tmp_path):
+    small = '[small]\nstages = [{ train = { steps = 5 } }, { loss = "c" }]\n[small.students.one.train]\nsteps = 9\n'
+    full, short = forms(tmp_path, small)
+    assert full == parse(Recipe, tomllib.loads(FORMS), "as it is")
+    assert (short.name, short.depth) == ("x", 10)
+    assert short.stages[0] == Stage(loss="a", train=Train(steps=5, learning_rate=0.1))
+    assert short.stages[1] == Stage(loss="c")
+    assert short.students["one"] == Stage(loss="kl", train=Train(steps=9))
+
+
+def test_an_empty_table_empties_and_a_shorter_array_drops_what_a_merge_alone_could_never_take_away():
+    table = {"splits": {"train": "big/train"}, "stages": [{"loss": "a"}, {"loss": "b"}], "names": ["p", "q"]}
+    changes = {"splits": {}, "stages": [{"steps": 1}], "names": ["r"]}
+    assert cards.merged(table, changes) == {"splits": {}, "stages": [{"loss": "a", "steps": 1}], "names": ["r"]}
+    assert table["stages"] == [{"loss": "a"}, {"loss": "b"}], "the file's own form is left alone"
+    assert cards.merged({}, changes)["stages"] == [{"steps": 1}]
+
+
+def test_a_slip_in_the_small_form_is_found_while_the_full_one_runs(tmp_path):
+    with pytest.raises(CardError) as caught:
+        forms(tmp_path, "[small]\ndepht = 5\n[small.students.one.train]\nsteps = 'few'\n", FORMS + "wrong = 1\n")
+    lines = str(caught.value).splitlines()
+    assert "3 mistakes" in lines[0]
+    assert sum("[small] " in line for line in lines) == 2, "what is wrong with both is said once"
+    assert any("[small] depht: unknown field; did you mean 'depth'?" in line for line in lines)
+
+
+def test_a_file_without_a_small_form_does_not_run_in_full_instead(tmp_path):
+    with pytest.raises(UsageError, match=r"no table \[small\]"):
+        forms(tmp_path, "")
+    with pytest.raises(CardError, match="must be a table"):
+        forms(tmp_path, "", "small = 3\n" + FORMS)
+
+
+def test_an_override_reaches_the_form_that_runs_and_no_other(tmp_path):
+    full, short = forms(tmp_path, "[small]\ndepth = 3\n", edit=lambda table: table.update(depth=table["depth"] + 1))
+    assert (full.depth, short.depth) == (11, 4)

@@ -55,42 +55,44 @@ def _card_shelf(room: str, what: str, check: Callable[[str], str]) -> typer.Type
 
 
 def _check_teacher(name: str) -> str:
-    from rerankdistill.cards import parse
-    from rerankdistill.kinds import open_kind
-    from rerankdistill.scores.card import load_members, teacher_scale
+    from rerankdistill.pipeline.soundness import check_teacher
 
-    for member in load_members(name):
-        parse(open_kind("scores", member.kind).Options, member.options, f"{member.name}: options")
-    return f"{name}: good; its scores are on scale {teacher_scale(name).value}"
+    return f"{name}: good; its scores are on scale {check_teacher(name)}"
 
 
 def _check_index(name: str) -> str:
-    from rerankdistill.index.build import options_of, read_card
-    from rerankdistill.kinds import open_kind
+    from rerankdistill.pipeline.soundness import check_index
 
-    card = read_card(name)
-    options = options_of(card, open_kind("index", card.kind))
-    return f"{name}: good; {card.kind} with {options.model_dump()}"
+    return f"{name}: good; {check_index(name)}"
 
 
 def _check_pipeline(name: str) -> str:
+    from rerankdistill.cards import has_small
     from rerankdistill.pipeline.card import load_pipeline
+    from rerankdistill.pipeline.soundness import check_card
 
-    card = load_pipeline(name)
-    return f"{name}: good; collection {card.collection}, teacher {card.teacher}, students {', '.join(card.students)}"
+    told = []
+    for small in (False, True) if has_small("pipelines", name) else (False,):
+        card = load_pipeline(name, small=small)
+        check_card(card)
+        about = f"collection {card.collection}, teacher {card.teacher}, students {', '.join(card.students)}"
+        told.append(f"{name}{' --small' if small else ''}: good; {about}")
+    return "\n".join(told)
 
 
 def _check_sweep(name: str) -> str:
-    from rerankdistill.pipeline.learning import build_loss, student_options
+    from rerankdistill.cards import has_small
+    from rerankdistill.pipeline.soundness import check_card
     from rerankdistill.pipeline.sweep import expand, load_sweep
 
-    sweep = load_sweep(name)
-    whole = expand(sweep)
-    for each, student in whole.students.items():
-        student_options(each, student)
-        for stage in student.stages:
-            build_loss(stage)
-    return f"{name}: good; {len(whole.students)} students with {sweep.seeds} seeds each, against {sweep.against}"
+    told = []
+    for small in (False, True) if has_small("sweeps", name) else (False,):
+        sweep = load_sweep(name, small=small)
+        whole = expand(sweep)
+        check_card(whole)
+        about = f"{len(whole.students)} students with {sweep.seeds} seeds each, against {sweep.against}"
+        told.append(f"{name}{' --small' if small else ''}: good; {about}")
+    return "\n".join(told)
 
 
 def _losses() -> typer.Typer:

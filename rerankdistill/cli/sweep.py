@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rerankdistill.cli.walks import DryRun, Force, Out, Set
+from rerankdistill.cli.walks import DryRun, Force, Out, Set, Small
 
 
 def sweep(
@@ -16,6 +16,7 @@ def sweep(
     out: Out = Path("work"),
     set_: Set = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="So many seeds, in place of the file's.")] = None,
+    small: Small = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")] = False,
@@ -31,7 +32,7 @@ def sweep(
     from rerankdistill.pipeline import verbs
     from rerankdistill.pipeline.sweep import expand, load_sweep, rows, save, texts, to_json
 
-    card = load_sweep(file, tuple(set_ or ()))
+    card = load_sweep(file, tuple(set_ or ()), small)
     if seeds:
         card = card.model_copy(update={"seeds": seeds})
     whole = expand(card)

@@ -20,6 +20,7 @@ Student = Annotated[str | None, typer.Option(help="Model to start the student fr
 Loss = Annotated[str | None, typer.Option(help="Loss of the last stage, e.g. 'kl_div + 0.1 infonce'.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Train every arm with so many seeds: 1, 2, …")]
 Force = Annotated[bool, typer.Option("--force", help="Train also on a teacher that the check says not to distil.")]
+Small = Annotated[bool, typer.Option("--small", help="The file's small form: minutes on two cores, no download.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and how long it may take.")]
 
 
@@ -32,6 +33,7 @@ def train(
     student: Student = None,
     loss: Loss = None,
     seeds: Seeds = None,
+    small: Small = False,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -39,7 +41,7 @@ def train(
 
     What is fresh is skipped.
     """
-    card = _card(pipeline, set_, collection, teacher, student, loss, seeds, force)
+    card = _card(pipeline, set_, collection, teacher, student, loss, seeds, small, force)
     if dry_run:
         say_plan(card, out, proof=False)
         return
@@ -62,6 +64,7 @@ def evaluate(
     student: Student = None,
     loss: Loss = None,
     seeds: Seeds = None,
+    small: Small = False,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Annotated[
@@ -72,7 +75,7 @@ def evaluate(
 
     Rows: first stage, students before and after, controls, fusions, teacher. What is not trained yet is trained.
     """
-    card = _card(pipeline, set_, collection, teacher, student, loss, seeds, force)
+    card = _card(pipeline, set_, collection, teacher, student, loss, seeds, small, force)
     if dry_run:
         say_plan(card, out, proof=True)
         return
@@ -108,6 +111,7 @@ def _card(
     student: str | None,
     loss: str | None,
     seeds: int | None,
+    small: bool,
     force: bool,
 ) -> PipelineCard:
     """The pipeline with the short options put in; they speak of every student of the file."""
@@ -121,7 +125,7 @@ def _card(
     if seeds:
         lines.append(f"seeds={list(range(1, seeds + 1))}")
     if student or loss:
-        for name, card in load_pipeline(pipeline).students.items():
+        for name, card in load_pipeline(pipeline, small=small).students.items():
             if student:
                 lines.append(f"students.{name}.options.init={json.dumps(student)}")
             if loss:
@@ -130,7 +134,7 @@ def _card(
                     f"students.{name}.stages.{last}.loss={json.dumps(loss)}",
                     f"students.{name}.stages.{last}.options={{}}",
                 ]
-    whole = load_pipeline(pipeline, (*lines, *(overrides or ())))
+    whole = load_pipeline(pipeline, (*lines, *(overrides or ())), small)
     if not force:
         return whole
     return whole.model_copy(update={"check": whole.check.model_copy(update={"force": True})})

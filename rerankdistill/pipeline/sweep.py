@@ -98,10 +98,13 @@ class SweepRow:
     random_teacher: float | None = None
 
 
-def load_sweep(name: str, overrides: tuple[str, ...] = ()) -> SweepCard:
-    """Read a sweep by its shipped name or path; overrides are of its pipeline. Raises CardError."""
-    path = cards.find_card("sweeps", name)
-    sweep = cards.parse(SweepCard, cards.read_toml(path), str(path))
+def load_sweep(name: str, overrides: tuple[str, ...] = (), small: bool = False) -> SweepCard:
+    """Read a sweep by its shipped name or path; overrides are of its pipeline. Raises CardError, UsageError.
+
+    Args:
+        small: its small form; see :func:`rerankdistill.cards.parse_forms`.
+    """
+    sweep = cards.parse_forms(SweepCard, cards.find_card("sweeps", name), small)
     return sweep.model_copy(update={"overrides": (*sweep.overrides, *overrides)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -46,6 +47,15 @@ class StageCard(Card):
     """Card of a bi-encoder teacher whose vectors are matched; the loss must be one on vectors."""
     texts: tuple[MatchText, ...] = ("docs",)
     """What is encoded for ``match``; what is named twice is met twice as often."""
+    level: Literal["text", "hidden", "relations"] = "text"
+    """What is matched of the model named by ``match``. ``text``: vectors of whole texts. ``hidden``: of every token,
+    layer by layer, by a loss on vectors. ``relations``: how tokens attend to each other in the last layer, by a loss on
+    lists. The last two are for a student whose vocabulary is that model's; see
+    :mod:`rerankdistill.students.layerwise`."""
+    layers_from: str = ""
+    """Card of a bi-encoder teacher whose layers' scores the loss ``layer_alignment`` follows."""
+    layer_pairs: int = Field(default=3, ge=1)
+    """So many layers of either model are drawn for each step."""
     queries: tuple[QuerySet, ...] = ()
     """Training queries of this stage; empty: the student's."""
     view: View | None = None
@@ -54,7 +64,9 @@ class StageCard(Card):
     """In this stage the student reads so many tokens of a document (a cross-encoder: of a pair) at most; 0: its own
     limit. Learning from the beginnings of documents is cheaper, and what is learned holds for the rest."""
     list_size: int = Field(default=8, gt=1)
-    pick: Literal["top", "random", "log_random", "top_and_random", "single_relevant"] = "top_and_random"
+    pick: Literal["top", "random", "log_random", "top_and_random", "single_relevant", "all_relevant"] = (
+        "top_and_random"
+    )
     live: bool = True
     """Let the teacher score every document of the batch for every query, where it can."""
     train: StageOptions = StageOptions()
@@ -75,6 +87,11 @@ class StudentCard(Card):
     """What teacher and student read of a document in training; None: the pipeline's."""
     teacher: str = ""
     """Card of its teacher; empty: the pipeline's."""
+    preferences: str = ""
+    """Card of a teacher that compares documents two by two, for losses on preferences; empty: its teacher, if it is
+    one."""
+    preference_depth: int = Field(default=10, gt=1)
+    """So many candidates are compared, those that its teacher scores highest; comparisons grow with the square."""
     pseudo_positive: bool = False
     """Where nobody judged, call the teacher's first document the positive."""
     stages: tuple[StageCard, ...] = (StageCard(),)
@@ -168,18 +185,30 @@ class PipelineCard(Card):
         return self
 
 
-def load_pipeline(name: str, overrides: tuple[str, ...] = ()) -> PipelineCard:
+def load_pipeline(name: str, overrides: tuple[str, ...] = (), small: bool = False) -> PipelineCard:
     """Read a pipeline by its shipped name or path, with ``a.b=value`` overrides put in before it is checked.
+
+    Args:
+        small: its small form; see :func:`rerankdistill.cards.parse_forms`.
 
     Raises:
         CardError: every mistake of the file at once.
-        UsageError: an override that cannot be read.
+        UsageError: an override that cannot be read, or no small form.
     """
-    path = cards.find_card("pipelines", name)
-    table = cards.read_toml(path)
-    for override in overrides:
-        put(table, override)
-    return cards.parse(PipelineCard, table, str(path))
+
+    def edit(table: dict[str, Any]) -> None:
+        for override in overrides:
+            put(table, override)
+
+    return cards.parse_forms(PipelineCard, cards.find_card("pipelines", name), small, edit, _new_students)
+
+
+def _new_students(table: Mapping[str, Any], changes: Mapping[str, Any]) -> list[str]:
+    """What a small form makes up: there too a slip of the pen would train one more student."""
+    known, named = (each.get("students") for each in (table, changes))
+    if not isinstance(known, dict) or not isinstance(named, dict):
+        return []
+    return [f"students.{name}: the file has no such student" for name in named if name not in known]
 
 
 def put(table: dict[str, Any], override: str) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 from pydantic import Field
 
 from rerankdistill.cards import Card
+from rerankdistill.collections.reading import docx, html, markdown, pdf, records, rst
+from rerankdistill.collections.reading import text as plain
 from rerankdistill.collections.reading.decoding import decode
 from rerankdistill.collections.reading.files import find_files, format_of
 from rerankdistill.collections.reading.near import Seen
@@ -21,6 +22,10 @@ from rerankdistill.collections.reading.parts import Section, Unreadable
 from rerankdistill.collections.reading.passages import passages
 from rerankdistill.errors import DataError
 from rerankdistill.types import Doc
+
+FILES = {"docx": docx.read_file, "pdf": pdf.read_file, "records": records.read_file}
+TEXTS = {"html": html.read, "markdown": markdown.read, "rst": rst.read, "text": plain.read}
+"""Readers of files, and of texts that were decoded; each loads its library when it is first used."""
 
 
 class ReadingOptions(Card):
@@ -118,12 +123,11 @@ def _sections(path: Path, options: ReadingOptions, counts: Counts) -> Iterator[S
         raise Unreadable("it is empty")
     if size > options.largest and kind != "records":
         raise Unreadable(f"it is larger than {options.largest // 2**20} MB")
-    reader = import_module(f"rerankdistill.collections.reading.{kind}")
-    if hasattr(reader, "read_file"):
-        yield from reader.read_file(path)
+    if kind in FILES:
+        yield from FILES[kind](path)
         return
     text, guessed = decode(path)
     if guessed:
         counts.guessed[guessed] = counts.guessed.get(guessed, 0) + 1
     title = path.stem.replace("_", " ").replace("-", " ")
-    yield from (Section(section.title or title, section.text) for section in reader.read(text))
+    yield from (Section(section.title or title, section.text) for section in TEXTS[kind](text))

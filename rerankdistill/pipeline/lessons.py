@@ -30,6 +30,7 @@ from rerankdistill.pipeline.mining import (
     read_candidates,
     run_step,
 )
+from rerankdistill.pipeline.signals import Source, Told, sources
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, fused_as, scorer_model
 from rerankdistill.pipeline.vectors import Chained, Model, Texts, by_id, docs_of, read_vectors, vectors_step
@@ -120,15 +121,24 @@ class Lessons:
         return self.faculty.scored_steps(self.asked, self.candidates)
 
     @cached_property
+    def signals(self) -> list[Source]:
+        """Where what the student learns from beside scores comes from."""
+        told = Told(self.queries, self.candidates, self.scored)
+        return sources(self.ws, self.shelf, self.name, self.student, self.faculty, self.asked, told)
+
+    @cached_property
     def examples(self) -> Step:
-        """The step that puts the members' scores together into training examples."""
+        """The step that puts the members' scores, and what else they said, together into training examples."""
         how = fused_as(self.faculty.card)
         if self.student.pseudo_positive:
             how = how.model_copy(update={"pseudo_positive": "teacher"})
-        inputs = {step.name: step.fingerprint for step in (*self.scored, self.queries, self.candidates)}
+        more = self.signals
+        needs = (self.queries, self.candidates, *self.scored, *(step for source in more for step in source.needs))
+        inputs = {step.name: step.fingerprint for step in needs}
+        if more:
+            inputs["signals"] = artifacts.fingerprint([source.what for source in more])
         manifest = artifacts.plan("examples", 1, how.model_dump(mode="json"), inputs)
-        needs = (self.queries, self.candidates, *self.scored)
-        teacher = Path(self.faculty.name).stem
+        teacher = "+".join((Path(self.faculty.name).stem, *(source.label for source in more)))
         place = self.ws.root / "examples" / f"{self.lane.name}-{teacher}"
         step = Step(f"examples {self.lane.name} · {teacher}", place, manifest, needs)
 
@@ -138,6 +148,8 @@ class Lessons:
             scales = [member.card.scale for member in self.faculty.members]
             lists = read_candidates(self.candidates)
             table = build_examples(training.queries, lists, raw, scales, training.judgements, how, training.dev)
+            for source in more:
+                table = source.add(table)
             save(folder, table)
             about = sharpness((np.asarray(row) for row in table.column("scores").to_pylist()), 1.0)
             manifest.counts = {"examples": table.num_rows, **about, **fitted_of(table)}

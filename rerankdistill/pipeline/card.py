@@ -69,9 +69,38 @@ class StageCard(Card):
     )
     live: bool = True
     """Let the teacher score every document of the batch for every query, where it can."""
+    remine: bool = False
+    """Look for candidates anew before this stage, with the student as the stage before left it; see
+    :mod:`rerankdistill.pipeline.rounds`."""
+    remine_depth: int = Field(default=0, ge=0)
+    """So many documents a query; 0: as deep as the pipeline mines."""
+    remine_keep: bool = True
+    """Put what was found to the first candidates; False: in their place."""
     train: StageOptions = StageOptions()
     tune: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values to try on dev, e.g. ``{"learning_rate": [5e-5, 1e-4], "kl_div.tau_student": [0.02, 0.05]}``."""
+
+
+class RefineRound(Card):
+    """One descent of a query's vector towards a teacher's scores."""
+
+    teacher: str = ""
+    """Card of the teacher; empty: that of the whole refinement."""
+    loss: str = "kl_div"
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    steps: int = Field(default=100, ge=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
+
+
+class RefineCard(Card):
+    """A teacher that reads the first documents of every test query, and moves the query's vector for a second search;
+    see :mod:`rerankdistill.pipeline.refine`."""
+
+    teacher: str = ""
+    """Card of the teacher; empty: the student's."""
+    depth: int = Field(default=100, gt=1)
+    """So many documents it reads."""
+    rounds: tuple[RefineRound, ...] = Field(default=(RefineRound(),), min_length=1)
 
 
 class StudentCard(Card):
@@ -86,7 +115,8 @@ class StudentCard(Card):
     view: View | None = None
     """What teacher and student read of a document in training; None: the pipeline's."""
     teacher: str = ""
-    """Card of its teacher; empty: the pipeline's."""
+    """Card of its teacher; empty: the pipeline's. ``student:NAME``: another student of this pipeline, once it is trained;
+    see :mod:`rerankdistill.pipeline.chain`."""
     preferences: str = ""
     """Card of a teacher that compares documents two by two, for losses on preferences; empty: its teacher, if it is
     one."""
@@ -94,6 +124,10 @@ class StudentCard(Card):
     """So many candidates are compared, those that its teacher scores highest; comparisons grow with the square."""
     pseudo_positive: bool = False
     """Where nobody judged, call the teacher's first document the positive."""
+    relabel: Literal["none", "teacher", "all"] = "none"
+    """``teacher``: where a positive is only presumed (all query sets but ``train``), the teacher's first candidate
+    takes its place; ``all``: also where it was judged. Not for the controls, which keep the labels as they are. Lee et
+    al. 2024 (Gecko), arXiv:2403.20327."""
     stages: tuple[StageCard, ...] = (StageCard(),)
     control: tuple[StageCard, ...] | Literal["auto", "none"] = "auto"
     """The arm without a teacher. ``auto``: ``infonce`` on the labels of the same queries, in as many steps as all
@@ -108,6 +142,16 @@ class StudentCard(Card):
     rerank_depth: int = 100
     """Documents of the first stage that a cross-encoder re-ranks."""
     measure_before: bool = True
+    refine: RefineCard | None = None
+    """Also measure a second search with queries that a teacher refined at test time, which costs its time."""
+
+    @model_validator(mode="after")
+    def _rounds(self) -> Self:
+        own = self.control if isinstance(self.control, tuple) else ()
+        for stages in (self.stages, own, *self.extra_controls.values()):
+            if any(stage.remine and (stage.match or not at) for at, stage in enumerate(stages)):
+                raise ValueError("remine: only a stage on ranked lists that comes after another one can mine anew")
+        return self
 
 
 class EvaluateCard(Card):
@@ -124,6 +168,8 @@ class EvaluateCard(Card):
     depth: int = Field(default=1000, gt=0)
     rerank_depth: int = Field(default=100, gt=0)
     measures: tuple[str, ...] = ("ndcg@10", "mrr@10", "map", "recall@100")
+    deployed: str = ""
+    """A TREC run of what is in use today: every row tells how much of its top ten it would change (churn@10)."""
     compare: tuple[tuple[str, str], ...] = ()
     """Further pairs of rows, ``[system, baseline]``, that the report tests."""
     expect: tuple[str, ...] = ()

@@ -201,6 +201,10 @@ def test_bixse(make, mean_of):
     graded = make([[LN3, 0.0]], label=[[3.0, 0.0]])
     loss = open_kind("losses", "bixse")(scale=1, bias=0, highest=4)
     assert mean_of(loss, graded).item() == pytest.approx(math.log(4) - 0.75 * LN3 + LN2)
+    scored = [[True, False]]  # nobody graded the second: it is of another query, and irrelevant
+    graded = make([[LN3, 0.0]], teacher=[[3.0, 7.0]], scored=scored, label=[[0.0, 4.0]])
+    loss = open_kind("losses", "bixse")(scale=1, bias=0, highest=4, grades="teacher")
+    assert mean_of(loss, graded).item() == pytest.approx(math.log(4) - 0.75 * LN3 + LN2)
 
 
 def test_vectors():

@@ -27,7 +27,8 @@ class Rows(Protocol):
 
 
 class StageData(Protocol):
-    """``count`` items; ``item`` fetches one, ``collate`` lays out a step."""
+    """``count`` items; ``item`` fetches one, ``collate`` lays out a step. What has a method ``beside(student)`` gives a
+    module that is trained along with the student in this stage, or None."""
 
     @property
     def count(self) -> int: ...

@@ -10,7 +10,7 @@ from rerankdistill.errors import DataError
 COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 """What configurations call the number of layers."""
 
-PLACES = ("encoder.layer", "transformer.layer", "layers", "encoder.layers", "h")
+PLACES = ("encoder.layer", "transformer.layer", "layers", "encoder.layers", "h", "block")
 """Where models keep their stack of layers, below their base model."""
 
 
@@ -36,17 +36,8 @@ def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
     """
     import torch
 
-    base = getattr(model, model.base_model_prefix, model) if getattr(model, "base_model_prefix", "") else model
-    for place in PLACES:
-        holder, _, name = place.rpartition(".")
-        parent = _walk(base, holder)
-        stack = getattr(parent, name, None)
-        if isinstance(stack, torch.nn.ModuleList):
-            break
-    else:
-        raise DataError(
-            f"cannot find the layers of a {type(model).__name__}", fix="leave out 'layers', or use a smaller model"
-        )
+    parent, name = _place(model)
+    stack = getattr(parent, name)
     total = len(stack)
     kept = evenly(total, layers) if isinstance(layers, int) else list(layers)
     if not kept or min(kept) < 0 or max(kept) >= total or len(set(kept)) < len(kept):
@@ -58,6 +49,27 @@ def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
     if isinstance(getattr(model.config, "layer_types", None), list):
         model.config.layer_types = [model.config.layer_types[layer] for layer in kept]
     return kept
+
+
+def stack_of(model: Any) -> Any:
+    """The layers of a model, as its own ``ModuleList``. Raises DataError: they cannot be found."""
+    parent, name = _place(model)
+    return getattr(parent, name)
+
+
+def _place(model: Any) -> tuple[Any, str]:
+    """What holds a model's layers, and by what name."""
+    import torch
+
+    base = getattr(model, model.base_model_prefix, model) if getattr(model, "base_model_prefix", "") else model
+    for place in PLACES:
+        holder, _, name = place.rpartition(".")
+        parent = _walk(base, holder)
+        if isinstance(getattr(parent, name, None), torch.nn.ModuleList):
+            return parent, name
+    raise DataError(
+        f"cannot find the layers of a {type(model).__name__}", fix="leave out 'layers', or use a smaller model"
+    )
 
 
 def _walk(base: Any, path: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rerankdistill.contracts import DevEvaluation, Loss
 from rerankdistill.errors import DataError, RerankDistillWarning
 from rerankdistill.students.batch import Budget, ListBatch
 from rerankdistill.students.data import Schedule, StageData
+from rerankdistill.students.layerwise import InnerBatch
 
 StepReport = Callable[[int, int, dict[str, float]], None]
 """``(steps done, steps in all, latest figures)``."""
@@ -171,9 +172,17 @@ def _trainer(
         def __init__(self) -> None:
             super().__init__()
             self.network = student.network
+            self.beside = data.beside(student) if hasattr(data, "beside") else None
 
         def forward(self, batch: Any) -> Any:
             return step_loss(student, loss, batch, options.budget(student.device.name))
+
+        def state_dict(self, *args: Any, **more: Any) -> dict[str, Any]:  # type: ignore[override]
+            return trained(self, super().state_dict(*args, **more))
+
+        def load_state_dict(self, state_dict: Any, *_: Any, **__: Any) -> Any:
+            found = super().load_state_dict(state_dict, strict=False)
+            return found._replace(missing_keys=[name for name in found.missing_keys if name in self.state_dict()])
 
     class DistillTrainer(Trainer):  # type: ignore[misc]
         """The trainer with our step, our order and our dev evaluation."""
@@ -228,12 +237,24 @@ def _trainer(
     return trainer
 
 
+def trained(module: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds: neither what is frozen, which is where it came from, nor a tied weight twice."""
+    frozen = {name for name, each in module.named_parameters(remove_duplicate=False) if not each.requires_grad}
+    seen: dict[Any, str] = {}
+    for name, value in weights.items():
+        if name not in frozen:
+            seen.setdefault((value.data_ptr(), value.shape) if value.numel() else name, name)
+    return {name: weights[name] for name in seen.values()}
+
+
 def step_loss(student: Any, loss: Loss, batch: Any, budget: Budget) -> Any:
     """The loss of one batch: a scalar tensor. A student that is read in several ways pays for each by its weight."""
     import torch
 
     from rerankdistill.contracts import Scores
 
+    if isinstance(batch, InnerBatch):
+        return _mean(loss, batch.scores(student, budget))
     if not isinstance(batch, ListBatch):
         return _mean(loss, Scores(torch.empty(0), vectors=student.vectors(batch, budget)))
     total: Any = 0.0

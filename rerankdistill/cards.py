@@ -4,7 +4,7 @@ Shipped cards live in the project's top-level ``teachers/`` and ``indexes/`` (an
 carries copies of them under ``rerankdistill/shipped``. A user names a card by its name, or gives a path to their own.
 
 A file may come in two forms: as it is, and small. Its table ``[small]`` says what is put over it then; see
-:func:`merged`.
+:func:`merged`. Cards that it names by a path may lie beside it.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def parse_forms(
         CardError: every mistake of both forms.
         UsageError: there is no small form.
     """
-    table = read_toml(path)
+    table = beside(read_toml(path), path.parent)
     changes = table.pop(SMALL, None)
     if small and changes is None:
         fix = "leave out --small, or write that table"
@@ -143,6 +143,17 @@ def parse_forms(
     if mistakes:
         raise CardError(_told(mistakes), where=str(path))
     return model.model_validate(short if small else full)
+
+
+def beside(value: Any, folder: Path) -> Any:
+    """A table in which every ``NAME.toml`` that lies beside the file, or below that, is found from anywhere."""
+    if isinstance(value, dict):
+        return {key: beside(each, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [beside(each, folder) for each in value]
+    if isinstance(value, str) and value.endswith(".toml") and (folder / value).is_file():
+        return str(folder / value)
+    return value
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

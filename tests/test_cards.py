@@ -161,3 +161,12 @@ def test_a_file_without_a_small_form_does_not_run_in_full_instead(tmp_path):
 def test_an_override_reaches_the_form_that_runs_and_no_other(tmp_path):
     full, short = forms(tmp_path, "[small]\ndepth = 3\n", edit=lambda table: table.update(depth=table["depth"] + 1))
     assert (full.depth, short.depth) == (11, 4)
+
+
+def test_a_card_beside_the_file_is_found_from_another_folder(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.toml").write_text("")
+    table = {"teacher": "own/mine.toml", "stages": [{"match": "minilm", "card": ["own/mine.toml", "not/there.toml"]}]}
+    found = cards.beside(table, tmp_path)
+    mine = str(tmp_path / "own" / "mine.toml")
+    assert found == {"teacher": mine, "stages": [{"match": "minilm", "card": [mine, "not/there.toml"]}]}

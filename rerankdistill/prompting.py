@@ -50,7 +50,7 @@ def tokenise_prompts(
     """The prompts of (query, document) texts, each of at most ``total`` tokens.
 
     Args:
-        query_tokens: the query is cut to so many; None: only where it would not fit without any document.
+        query_tokens: the query is cut to so many; None: left whole unless it would not fit without any document.
         doc_tokens: the document is cut to so many at most.
         special: add the tokenizer's own special tokens.
 
@@ -66,17 +66,18 @@ def tokenise_prompts(
 
     queries, docs = Cuts(tokenizer, [query for query, _ in pairs]), Cuts(tokenizer, [doc for _, doc in pairs])
     most = total if query_tokens is None else query_tokens
-    asked = dict.fromkeys(queries.first(query, most) for query, _ in pairs)
-    frames = dict(zip(asked, encode([fill(template, query, "") for query in asked]), strict=True))
-    short = {query: _shortened(query, len(frames[query]) - total, queries, template, encode, total, fix)
-             for query in asked if len(frames[query]) > total}  # fmt: skip
     used = [queries.first(query, most) for query, _ in pairs]
+    asked = list(dict.fromkeys(used))
+    shown = {query: query for query in asked}
+    sizes = {q: len(row) for q, row in zip(asked, encode([fill(template, q, "") for q in asked]), strict=True)}
+    for query in [each for each in asked if sizes[each] > total]:  # half of the room is left for documents
+        shown[query], sizes[query] = _shortened(query, queries, template, encode, total, fix)
     limit = total if doc_tokens is None else doc_tokens
-    rooms = [min(limit, 0 if query in short else total - len(frames[query]) + 1) for query in used]
+    rooms = [min(limit, total - sizes[query] + 1) for query in used]
     rows: list[list[int]] = [[] for _ in pairs]
     over = list(range(len(pairs)))
     while over:
-        texts = [fill(template, short.get(used[at], used[at]), docs.first(pairs[at][1], rooms[at])) for at in over]
+        texts = [fill(template, shown[used[at]], docs.first(pairs[at][1], rooms[at])) for at in over]
         for at, row in zip(over, encode(texts), strict=True):
             rows[at] = row
         over = [at for at in over if len(rows[at]) > total]
@@ -86,17 +87,18 @@ def tokenise_prompts(
     return Tokens({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}, pads)
 
 
-def _shortened(query: str, over: int, cuts: Cuts, template: str, encode: Any, total: int, fix: str) -> str:
-    """A query's beginning that fits without a document."""
-    keep = cuts.count(query)
-    while over > 0:
+def _shortened(query: str, cuts: Cuts, template: str, encode: Any, total: int, fix: str) -> tuple[str, int]:
+    """A query's beginning that fits without a document, and the length of the prompt."""
+    keep = min(cuts.count(query), total // 2)
+    while True:
+        cut = cuts.first(query, keep)
+        size = len(encode([fill(template, cut, "")])[0])
+        over = size - total
+        if over <= 0:
+            return cut, size
         if keep <= 0:
-            what = f"the prompt without a document has {total + over} tokens, more than {total}"
-            raise CardError(what, fix=fix)
+            raise CardError(f"the prompt without a document has {size} tokens, more than {total}", fix=fix)
         keep = max(0, keep - over)
-        query = cuts.first(query, keep)
-        over = len(encode([fill(template, query, "")])[0]) - total
-    return query
 
 
 class Cuts:
@@ -148,8 +150,8 @@ def next_ids(tokenizer: Any, template: str, words: Sequence[str], where: str = "
     Raises:
         DataError: two words begin with the same token, or one is tokenised together with what is before it.
     """
-    end = ANCHOR + template[max(template.rfind("{query}"), template.rfind("{document}")) :].partition("}")[2]
-    space = "" if end[-1].isspace() else " "
+    tail = template[max(template.rfind("{query}"), template.rfind("{document}")) :].partition("}")[2]
+    end, space = ANCHOR + tail, "" if tail[-1:].isspace() else " "
     found: list[int] = []
     before = tokenizer(end, add_special_tokens=False, verbose=False)["input_ids"]
     fix = "choose other tokens, or another end of the template"

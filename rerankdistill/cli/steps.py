@@ -40,10 +40,10 @@ def rerank(
     collection: Annotated[str, typer.Option(help="The collection that the run is about.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the new run goes.")],
     split: str = "test",
-    kind: Annotated[str, typer.Option(help="bi_encoder or cross_encoder.")] = "bi_encoder",
+    kind: Annotated[str, typer.Option(help="bi_encoder, cross_encoder, seq2seq or causal.")] = "bi_encoder",
     depth: Annotated[int, typer.Option(help="Documents a query that are re-ranked.")] = 100,
 ) -> None:
-    """Re-rank a TREC run with a bi-encoder or a cross-encoder."""
+    """Re-rank a TREC run with a bi-encoder, a cross-encoder, a T5 or a language model."""
     from rerankdistill.pipeline.verbs import rerank_run
     from rerankdistill.runs.trec import read_run, write_run
 

@@ -84,11 +84,15 @@ def part_way(card: PipelineCard, out: Path, verb: str, notes: Notes | None = Non
     return [step.folder for step in wanted]
 
 
+PAIR_KINDS = ("cross_encoder", "seq2seq", "causal")
+"""Kinds of re-ranker that read query and document together."""
+
+
 def rerank_run(run: Run, model: str, kind: str, collection: str, split: str, depth: int, device: str = "auto") -> Run:
-    """Re-rank somebody's run of a collection's split with a bi-encoder or a cross-encoder.
+    """Re-rank somebody's run of a collection's split with a bi-encoder, or with a model that reads pairs.
 
     Raises:
-        UsageError: neither kind.
+        UsageError: no such kind.
         DataError: the run names queries or documents that the collection lacks.
     """
     source = load_collection(collection)
@@ -96,12 +100,14 @@ def rerank_run(run: Run, model: str, kind: str, collection: str, split: str, dep
     texts = {query.query_id: query.text for query in source.queries(split)}
     candidates = run.top(depth)
     name = f"{run.name} by {Path(model).name}"
-    if kind == "cross_encoder":
-        options = kind_options("students", kind, {"init": model, "max_tokens": 512}, model)
-        scorer = open_kind("students", kind).open(Path(model), options, device)
+    if kind in PAIR_KINDS:
+        most = {"max_tokens": 512} if kind == "cross_encoder" else {}  # the others' folders say how they are read
+        options = kind_options("students", kind, {"init": model, **most}, model)
+        opener = open_kind("students", kind)  # a folder is opened as it is; an id, or a gguf file, by its name
+        scorer = opener.open(Path(model), options, device) if Path(model).is_dir() else opener.create(options, device)
         return rerank(name, candidates, by_pairs(scorer, texts, lambda ids: source.texts(ids, view)))
     if kind != "bi_encoder":
-        raise UsageError(f"no re-ranker of kind {kind!r}", fix="bi_encoder or cross_encoder")
+        raise UsageError(f"no re-ranker of kind {kind!r}", fix=f"bi_encoder, {', '.join(PAIR_KINDS)}")
     encoder = open_encoder(model, device=device)
     doc_ids = sorted({candidates.vocabulary[code] for code in set(candidates.codes.tolist())})
     docs = encoder.encode(source.texts(doc_ids, view), "doc")

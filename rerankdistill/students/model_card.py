@@ -24,7 +24,42 @@ scores = model.similarity(model.encode_query(queries), model.encode_document(doc
 
 model = CrossEncoder("{folder}")
 scores = model.predict([(query, document) for document in documents])""",
+    "seq2seq": """import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModelForSeq2SeqLM.from_pretrained("{folder}").eval()
+how = model.config.rerankdistill  # how it was asked in training: template, tokens, how they are read
+prompts = [how["template"].replace("{query}", query).replace("{document}", document) for document in documents]
+inputs = tokenizer(prompts, padding=True, return_tensors="pt")  # cut documents so that {max_tokens} tokens are left
+start = torch.full((len(prompts), 1), model.config.decoder_start_token_id)
+with torch.inference_mode():
+    logits = model(**inputs, decoder_input_ids=start).logits[:, 0, how["token_ids"]]
+scores = {scores}""",
+    "causal": """import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}", padding_side="left")
+model = AutoModelForCausalLM.from_pretrained("{folder}").eval()
+how = model.config.rerankdistill  # how it was asked in training: template, tokens, how they are read
+prompts = [how["template"].replace("{query}", query).replace("{document}", document) for document in documents]
+special = how["special_tokens"]
+inputs = tokenizer(prompts, padding=True, add_special_tokens=special, return_tensors="pt", return_token_type_ids=False)
+# longer than {max_tokens} tokens: cut documents, never the end
+with torch.inference_mode():
+    logits = model(**inputs).logits[:, -1, how["token_ids"]]
+scores = {scores}""",
 }
+
+
+SCORES = {
+    "margin": "logits[:, 0] - logits[:, 1]",
+    "logprob": "logits.log_softmax(-1)[:, 0]",
+    "logit": "logits[:, 0]",
+}
+"""How a model that answers with words is read, by its ``output``."""
+PLAIN = {"seq2seq", "causal"}
+"""Kinds that transformers alone opens."""
 
 
 def write_card(folder: Path, name: str, kind: str, made: Mapping[str, Any]) -> None:
@@ -33,8 +68,11 @@ def write_card(folder: Path, name: str, kind: str, made: Mapping[str, Any]) -> N
     Args:
         made: what decided it: student, stages, teacher, collection, seed.
     """
-    library = "sentence-transformers"
-    usage = USAGE.get(kind, "").format(folder=name)
+    library = "transformers" if kind in PLAIN else "sentence-transformers"
+    usage = USAGE.get(kind, "").replace("{folder}", name)
+    if kind in PLAIN:
+        how = json.loads((folder / "config.json").read_text("utf-8"))["rerankdistill"]
+        usage = usage.replace("{scores}", SCORES[how["output"]]).replace("{max_tokens}", str(how["max_tokens"]))
     text = f"""---
 library_name: {library}
 tags: [{library}, rerankdistill, knowledge-distillation]

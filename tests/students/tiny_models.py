@@ -73,3 +73,56 @@ def tiny_cross_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer(folder, vocabulary).save_pretrained(folder)
     return folder
+
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+ASKED = ["Query", "Document", "Relevant", "Answer", ":", "true", "false", "yes", "no"]
+
+
+def word_tokenizer(texts: Iterable[str], ends: bool) -> Any:
+    """A token a word, as SentencePiece would spell it; ``ends``: with ``</s>`` at the end, as T5's."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "</s>", "<unk>", "<extra_id_0>"]
+    words = list(dict.fromkeys([*ASKED, *words_of(texts)]))
+    vocabulary = [*special, SPACE, *(SPACE + word for word in words), *words]
+    made = Tokenizer(models.WordLevel({word: n for n, word in enumerate(vocabulary)}, "<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always"), pre_tokenizers.Split(":", "isolated")]
+    )
+    if ends:
+        made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    inputs = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=512, model_input_names=inputs, **names)
+
+
+def tiny_t5(folder: Path, texts: Iterable[str], seed: int = 0, layers: int = 2, **more: Any) -> Path:
+    """A random T5 of 32 dimensions."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(seed)
+    reads = word_tokenizer(texts, ends=True)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": layers, "num_heads": 4, "vocab_size": len(reads)}
+    ids = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    T5ForConditionalGeneration(T5Config(**sizes, **ids, **more)).save_pretrained(folder)
+    reads.save_pretrained(folder)
+    return folder
+
+
+def tiny_llama(folder: Path, texts: Iterable[str], seed: int = 0, layers: int = 2, **more: Any) -> Path:
+    """A random Llama of 32 dimensions, without a chat template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    reads = word_tokenizer(texts, ends=False)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 512, "vocab_size": len(reads)}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
+    config = LlamaConfig(**sizes, **ids, initializer_range=0.2, **{"tie_word_embeddings": True, **more})
+    LlamaForCausalLM(config).save_pretrained(folder)
+    reads.save_pretrained(folder)
+    return folder

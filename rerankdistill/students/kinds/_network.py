@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 RATES = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "mlp_dropout",
-    "embedding_dropout", "classifier_dropout", "seq_classif_dropout",
+    "embedding_dropout", "classifier_dropout", "seq_classif_dropout", "dropout_rate",
 )  # fmt: skip
 """What configurations call their dropout rates."""
 
@@ -52,7 +52,7 @@ def without_dropout(model: Any, rate: float | None) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = rate
-        for name in ("dropout_prob", "attention_dropout"):
+        for name in ("dropout_prob", "attention_dropout", "dropout"):
             if isinstance(vars(module).get(name), float):
                 setattr(module, name, rate)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from rerankdistill.contracts import Layers, Logits, Preferences, Reading, Role, Scores
+from rerankdistill.students.layer_scores import LayerLessons, drawn
 from rerankdistill.types import Example, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class ListBatch:
     preferences: Preferences | None = None
     layers: Tensor | None = None
     logits: Tensor | None = None
+    draw: tuple[int, int] = (1, 0)
+    """How many layers of student and teacher are held against each other, and a number for chance to draw them by."""
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -78,7 +81,7 @@ class ListBatch:
             parts = (theirs.row, theirs.first, theirs.second, theirs.probability)
             found.preferences = Preferences(*(part.to(place) for part in parts))
         if reading.layers is not None and self.layers is not None:
-            found.layers = Layers(reading.layers, self.layers.to(place))
+            found.layers = Layers(*drawn(reading.layers, self.layers.to(place), *self.draw))
         if reading.logits is not None and self.logits is not None:
             found.logits = Logits(reading.logits, self.logits.to(place))
         return found
@@ -101,6 +104,7 @@ def list_batch(
     texts: Texts,
     layout: Literal["batch", "lists"],
     live: LiveScores | None = None,
+    inside: LayerLessons | None = None,
 ) -> ListBatch:
     """Lay out examples for a student.
 
@@ -110,6 +114,7 @@ def list_batch(
         layout: ``batch``: columns are all distinct documents of the batch; ``lists``: a query's own.
         live: a teacher that can score every query against every document of the batch; without one only a query's own
             documents are scored.
+        inside: a teacher whose layers are followed.
     """
     import torch
 
@@ -141,7 +146,12 @@ def list_batch(
              "valid": valid, "own": own, "label": label, "masked": masked, "positive": positive}  # fmt: skip
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in cells.items()}
     tensors |= {"preferences": preferences(examples, places), "logits": two_logits(examples, places, shape)}
-    return ListBatch([e.query for e in examples], texts(list(numbers)), list(numbers), **tensors)
+    batch = ListBatch([e.query for e in examples], texts(list(numbers)), list(numbers), **tensors)
+    if inside is not None:
+        query_ids = [example.query_id for example in examples]
+        layers = np.take_along_axis(inside.read(query_ids, batch.queries, batch.docs), columns[None], 2)
+        batch.layers, batch.draw = torch.from_numpy(layers), inside.draw(query_ids)
+    return batch
 
 
 def preferences(examples: Sequence[Example], places: Sequence[IntArray]) -> Preferences | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from rerankdistill.contracts import Role
 from rerankdistill.students.batch import ListBatch, LiveScores, Texts, VectorBatch, list_batch
+from rerankdistill.students.layer_scores import LayerLessons
 from rerankdistill.types import Example, FloatArray
 
 Pick = Callable[[Example, int], Example]
@@ -47,6 +48,7 @@ class Lists:
     texts: Texts
     layout: Literal["batch", "lists"]
     live: LiveScores | None = None
+    inside: LayerLessons | None = None
 
     @property
     def count(self) -> int:
@@ -56,7 +58,7 @@ class Lists:
         return self.pick(self.examples[row], epoch)
 
     def collate(self, items: Sequence[Example]) -> ListBatch:
-        return list_batch(items, self.texts, self.layout, self.live)
+        return list_batch(items, self.texts, self.layout, self.live, self.inside)
 
 
 @dataclass(frozen=True)

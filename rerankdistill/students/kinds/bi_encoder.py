@@ -14,6 +14,7 @@ from rerankdistill.cards import Card
 from rerankdistill.contracts import Reading, Vectors
 from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
 from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
+from rerankdistill.students.layer_scores import pooled_layers
 from rerankdistill.students.layers import keep_layers
 
 if TYPE_CHECKING:
@@ -75,6 +76,12 @@ class Kind:
     def source_fingerprint(options: BiEncoderOptions) -> str:
         return model_fingerprint(locate(options.init), options.revision)
 
+    @staticmethod
+    def as_teacher(options: BiEncoderOptions) -> dict[str, Any]:
+        """What the card of a trained one says when it teaches: how it is opened, and what its scores are."""
+        lengths = {"query": options.query_tokens, "doc": options.doc_tokens}
+        return {"kind": "bi_encoder", "scale": "similarity", "lengths": lengths}
+
     def ready(self, training: bool) -> None:
         """Switch between training and inference; the weights stay."""
         self.network.train(training)
@@ -83,13 +90,14 @@ class Kind:
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(str(folder), create_model_card=False)
 
-    def embed(self, texts: Sequence[str], role: Role, budget: Budget) -> Tensor:
-        """``[len(texts), d]`` with gradient, float32 at least."""
+    def embed(self, texts: Sequence[str], role: Role, budget: Budget, layers: bool = False) -> Tensor:
+        """``[len(texts), d]`` with gradient, float32 at least; of all ``layers`` ``[len(texts), layers, d]``, the
+        lowest first."""
         import torch
 
         tokens = self._encoder.tokens(texts, role, self.training_tokens if role == "doc" else 0)
         with self.device.autocast():
-            vectors = run_chunks(self._forward, tokens, budget, self._place())
+            vectors = run_chunks(self._by_layer if layers else self._forward, tokens, budget, self._place())
         if self.network.similarity_fn_name == "cosine":
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         return vectors
@@ -98,10 +106,20 @@ class Kind:
         vectors: Tensor = self.network(dict(features))["sentence_embedding"]  # it adds to them, and they are held
         return vectors if vectors.element_size() > 4 else vectors.float()
 
+    def _by_layer(self, features: dict[str, Tensor]) -> Tensor:
+        vectors = pooled_layers(self.network, features)
+        return vectors if vectors.element_size() > 4 else vectors.float()
+
     def read(self, batch: ListBatch, budget: Budget, needs: frozenset[str]) -> list[Reading]:
         """``[b, m]``: every query of the batch against every distinct document of it."""
-        queries, docs = self.embed(batch.queries, "query", budget), self.embed(batch.docs, "doc", budget)
-        return [Reading(queries @ docs.T, docs=docs @ docs.T if "docs" in needs else None)]
+        by_layer = "layers" in needs
+        queries = self.embed(batch.queries, "query", budget, by_layer)
+        docs = self.embed(batch.docs, "doc", budget, by_layer)
+        layers: Tensor | None = None
+        if by_layer:
+            layers = queries.transpose(0, 1) @ docs.permute(1, 2, 0)
+            queries, docs = queries[:, -1], docs[:, -1]
+        return [Reading(queries @ docs.T, docs=docs @ docs.T if "docs" in needs else None, layers=layers)]
 
     def vectors(self, batch: VectorBatch, budget: Budget) -> Vectors:
         return Vectors(self.embed(batch.texts, batch.role, budget), batch.targets.to(self._place()))

@@ -1,17 +1,30 @@
-"""Smaller students: keep some of an encoder's layers."""
+"""Smaller students: keep some of an encoder's layers, for good or for a while; and leave the lowest as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rerankdistill.errors import DataError
+
+Layers = Annotated[int, Field(gt=0)] | list[int] | Annotated[str, Field(pattern=r"^(first|last):[1-9]\d*$")]
+"""How many layers are kept, evenly spaced; or which; or so many of the ``first:`` or ``last:``."""
+
+Freeze = Annotated[int, Field(gt=0)] | Literal["embeddings"]
+"""What is not trained: the embeddings, or these and so many of the lowest layers."""
 
 COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 """What configurations call the number of layers."""
 
 PLACES = ("encoder.layer", "transformer.layer", "layers", "encoder.layers", "h", "block")
 """Where models keep their stack of layers, below their base model."""
+
+NORMS = ("final_norm", "final_layer_norm", "ln_f", "norm")
+"""What models call a normalisation that comes after their last layer."""
 
 
 def evenly(of: int, keep: int) -> list[int]:
@@ -21,12 +34,23 @@ def evenly(of: int, keep: int) -> list[int]:
     return [round(step * (of - 1) / (keep - 1)) for step in range(keep)]
 
 
-def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
+def chosen(of: int, layers: int | str | Sequence[int]) -> list[int]:
+    """Which of ``of`` layers are kept."""
+    if isinstance(layers, int):
+        return evenly(of, layers)
+    if not isinstance(layers, str):
+        return list(layers)
+    end, _, count = layers.partition(":")
+    start = 0 if end == "first" else of - int(count)
+    return list(range(start, start + int(count)))
+
+
+def keep_layers(model: Any, layers: int | str | Sequence[int]) -> list[int]:
     """Cut a transformers model, in place, down to some of its layers.
 
     Args:
         model: any encoder whose layers are one ``ModuleList``.
-        layers: how many (evenly spaced), or which.
+        layers: how many (evenly spaced), or which, or ``first:N``, or ``last:N``.
 
     Returns:
         The layers that were kept.
@@ -38,10 +62,9 @@ def keep_layers(model: Any, layers: int | Sequence[int]) -> list[int]:
 
     parent, name = _place(model)
     stack = getattr(parent, name)
-    total = len(stack)
-    kept = evenly(total, layers) if isinstance(layers, int) else list(layers)
-    if not kept or min(kept) < 0 or max(kept) >= total or len(set(kept)) < len(kept):
-        raise DataError(f"layers = {layers}: the model has layers 0 to {total - 1}")
+    kept = chosen(len(stack), layers)
+    if not kept or min(kept) < 0 or max(kept) >= len(stack) or len(set(kept)) < len(kept):
+        raise DataError(f"layers = {layers}: the model has layers 0 to {len(stack) - 1}")
     setattr(parent, name, torch.nn.ModuleList(stack[layer] for layer in kept))
     for count in COUNTS:
         if count in vars(model.config):
@@ -57,19 +80,60 @@ def stack_of(model: Any) -> Any:
     return getattr(parent, name)
 
 
+def last_norm(model: Any) -> Callable[[Any], Any]:
+    """What a model does to the output of its last layer; for most nothing."""
+    parent, _ = _place(model)
+    for holder, name in itertools.product((parent, _base(model)), NORMS):
+        if callable(found := getattr(holder, name, None)):
+            return found  # type: ignore[no-any-return]
+    return lambda state: state
+
+
+@contextmanager
+def lowest(model: Any, count: int) -> Iterator[None]:
+    """For a while the model is its lowest ``count`` layers."""
+    parent, name = _place(model)
+    whole, config = getattr(parent, name), model.config
+    before = {key: vars(config)[key] for key in (*COUNTS, "layer_types") if key in vars(config)}
+    keep_layers(model, list(range(count)))
+    try:
+        yield
+    finally:
+        setattr(parent, name, whole)
+        for key, value in before.items():
+            setattr(config, key, value)
+
+
+def freeze(model: Any, what: int | str) -> None:
+    """Keep the embeddings, and so many of the lowest layers, as they are. Raises DataError: it has not that many."""
+    base = _base(model)
+    embeddings = getattr(base, "embeddings", None) or model.get_input_embeddings()
+    embeddings.requires_grad_(False)
+    if isinstance(what, str):
+        return
+    layers = stack_of(model)
+    if what > len(layers):
+        raise DataError(f"freeze = {what}: the model has {len(layers)} layers")
+    for layer in layers[:what]:
+        layer.requires_grad_(False)
+
+
+def _base(model: Any) -> Any:
+    return getattr(model, model.base_model_prefix, model) if getattr(model, "base_model_prefix", "") else model
+
+
 def _place(model: Any) -> tuple[Any, str]:
     """What holds a model's layers, and by what name."""
     import torch
 
-    base = getattr(model, model.base_model_prefix, model) if getattr(model, "base_model_prefix", "") else model
+    base = _base(model)
     for place in PLACES:
         holder, _, name = place.rpartition(".")
         parent = _walk(base, holder)
         if isinstance(getattr(parent, name, None), torch.nn.ModuleList):
             return parent, name
-    raise DataError(
-        f"cannot find the layers of a {type(model).__name__}", fix="leave out 'layers', or use a smaller model"
-    )
+    what = f"cannot find the layers of a {type(model).__name__}"
+    raise DataError(what, fix="leave out 'layers', or use a smaller model")
 
 
 def _walk(base: Any, path: str) -> Any:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rerankdistill.errors import DataError
-from rerankdistill.students.layers import evenly, keep_layers
+from rerankdistill.students.layers import chosen, evenly, freeze, keep_layers, lowest
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,34 @@ def test_layers_that_the_model_has_not_are_refused(model, wrong):
 def test_an_architecture_without_a_stack_says_so():
     with pytest.raises(DataError, match="cannot find the layers of a Linear"):
         keep_layers(torch.nn.Linear(2, 2), 1)
+
+
+def test_the_ends_of_a_stack_can_be_named():
+    assert chosen(6, "first:2") == [0, 1]
+    assert chosen(6, "last:2") == [4, 5]
+
+
+def test_more_of_an_end_than_there_is_is_refused(model):
+    with pytest.raises(DataError, match="layers 0 to 2"):
+        keep_layers(model, "last:4")
+
+
+def test_a_model_that_is_cut_for_a_while_is_whole_again_after_it(model, tmp_path):
+    """A configuration that stays cut would be saved beside all the weights."""
+    ids = torch.tensor([[2, 7, 8, 3]])
+    wanted = model.eval()(ids, output_hidden_states=True)
+    with lowest(model, 2):
+        torch.testing.assert_close(model(ids).last_hidden_state, wanted.hidden_states[2])
+        model.save_pretrained(tmp_path)
+    assert len(stack(model)) == 3 == model.config.num_hidden_layers
+    torch.testing.assert_close(model(ids).last_hidden_state, wanted.last_hidden_state)
+    assert len(stack(load(tmp_path))) == 2
+
+
+def test_what_is_frozen_is_what_was_named(model):
+    freeze(model, 1)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not [name for name in trained if name.startswith("embeddings.") or ".layer.0." in name]
+    assert [name for name in trained if ".layer.1." in name]
+    with pytest.raises(DataError, match="the model has 3 layers"):
+        freeze(model, 4)

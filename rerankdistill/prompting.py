@@ -6,7 +6,7 @@ the end of the text, at which the answer is read, always arrive.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rerankdistill.encoding import Tokens
@@ -45,7 +45,8 @@ def tokenise_prompts(
     query_tokens: int | None = None,
     doc_tokens: int | None = None,
     special: bool = True,
-    fix: str = "raise max_tokens",
+    where: str = "",
+    fix: str = "raise max_tokens, or give a shorter template",
 ) -> Tokens:
     """The prompts of (query, document) texts, each of at most ``total`` tokens.
 
@@ -71,7 +72,10 @@ def tokenise_prompts(
     shown = {query: query for query in asked}
     sizes = {q: len(row) for q, row in zip(asked, encode([fill(template, q, "") for q in asked]), strict=True)}
     for query in [each for each in asked if sizes[each] > total]:  # half of the room is left for documents
-        shown[query], sizes[query] = _shortened(query, queries, template, encode, total, fix)
+        shown[query], sizes[query] = _shortened(query, queries, lambda cut: encode([fill(template, cut, "")])[0], total)
+        if sizes[query] > total:
+            what = f"the prompt without a document has {sizes[query]} tokens, more than {total}"
+            raise CardError(what, where=where, fix=fix)
     limit = total if doc_tokens is None else doc_tokens
     rooms = [min(limit, total - sizes[query] + 1) for query in used]
     rows: list[list[int]] = [[] for _ in pairs]
@@ -87,18 +91,15 @@ def tokenise_prompts(
     return Tokens({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}, pads)
 
 
-def _shortened(query: str, cuts: Cuts, template: str, encode: Any, total: int, fix: str) -> tuple[str, int]:
-    """A query's beginning that fits without a document, and the length of the prompt."""
+def _shortened(query: str, cuts: Cuts, encode: Callable[[str], list[int]], total: int) -> tuple[str, int]:
+    """A query's beginning that fits without a document (it may be nothing), and the length of the prompt."""
     keep = min(cuts.count(query), total // 2)
     while True:
         cut = cuts.first(query, keep)
-        size = len(encode([fill(template, cut, "")])[0])
-        over = size - total
-        if over <= 0:
+        size = len(encode(cut))
+        if size <= total or keep <= 0:
             return cut, size
-        if keep <= 0:
-            raise CardError(f"the prompt without a document has {size} tokens, more than {total}", fix=fix)
-        keep = max(0, keep - over)
+        keep = max(0, keep - (size - total))
 
 
 class Cuts:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rerankdistill.errors import CardError, DataError
+from rerankdistill.prompting import MONOT5, fill
 from rerankdistill.scores.card import Context, Lengths, load_teacher, parse_teacher
-from rerankdistill.scores.kinds.seq2seq import MONOT5, Kind, Seq2SeqOptions
+from rerankdistill.scores.kinds.seq2seq import Kind, Seq2SeqOptions
 from rerankdistill.scores.score import score
 from rerankdistill.scores.store import open_store
 from rerankdistill.types import Group, Query, Scale
@@ -146,11 +147,9 @@ def test_a_long_document_is_cut_and_never_the_end_of_the_prompt(tied):
         open_kind(tied, lengths=Lengths(total=3)).tokens([("what is", "the cat")])
 
 
-def test_braces_in_a_text_are_no_places_of_the_template(tied):
-    teacher = open_kind(tied)
-    assert teacher._prompt("{document} {0}", "{query}") == "Query: {document} {0} Document: {query} Relevant:"
-    turned = open_kind(tied, options=Seq2SeqOptions(template="{document} | {query} ?"))
-    assert turned._prompt("{document}", "{query}") == "{query} | {document} ?"
+def test_braces_in_a_text_are_no_places_of_the_template():
+    assert fill(MONOT5, "{document} {0}", "{query}") == "Query: {document} {0} Document: {query} Relevant:"
+    assert fill("{document} | {query} ?", "{document}", "{query}") == "{query} | {document} ?"
 
 
 def test_bfloat16_does_not_tie_scores_in_its_own_coarse_steps(tied):

@@ -11,7 +11,7 @@ model's own forward. Of a pair that is too long the document is cut; the templat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,7 +20,8 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from rerankdistill.cards import Card
-from rerankdistill.errors import CardError, DataError
+from rerankdistill.errors import DataError
+from rerankdistill.prompting import MONOT5, answer_ids, tokenise_prompts, whole
 from rerankdistill.scores.kinds._model import ModelKind
 from rerankdistill.types import Answer, FloatArray, Group, Scale
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from rerankdistill.encoding import Tokens
 
 DEFAULT_TOTAL = 512
-MONOT5 = "Query: {query} Document: {document} Relevant:"
 SCALES = {"logprob": Scale.LOGPROB, "margin": Scale.LOGIT, "logit": Scale.LOGIT}
 
 
@@ -54,9 +54,7 @@ class Seq2SeqOptions(Card):
     @field_validator("template")
     @classmethod
     def _whole(cls, template: str) -> str:
-        if any(template.count(part) != 1 for part in ("{query}", "{document}")):
-            raise ValueError("a template needs {query} once and {document} once")
-        return template
+        return whole(template)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -127,15 +125,7 @@ class Kind(ModelKind[Seq2SeqOptions]):
     @cached_property
     def token_ids(self) -> list[int]:
         """The ids of ``options.tokens``. Raises DataError for a token that the vocabulary lacks."""
-        known: Mapping[str, int] = self.tokenizer.get_vocab()
-        found = []
-        for token in self.options.tokens:
-            spellings = [name for name in (f"\N{LOWER ONE EIGHTH BLOCK}{token}", token) if name in known]
-            if not spellings:
-                fix = "set options.tokens in the teacher's card to tokens that it was trained to answer with"
-                raise DataError(f"{token!r} is not one token of this vocabulary", where=self.name, fix=fix)
-            found.append(known[spellings[0]])
-        return found
+        return answer_ids(self.tokenizer, self.options.tokens, self.name)
 
     @property
     def total(self) -> int:
@@ -168,45 +158,16 @@ class Kind(ModelKind[Seq2SeqOptions]):
         Raises:
             CardError: the template and the query alone are longer than that.
         """
-        from rerankdistill.encoding import Tokens
-
-        queries, docs = _Cuts(self.tokenizer, [q for q, _ in pairs]), _Cuts(self.tokenizer, [d for _, d in pairs])
-        asked = [queries.first(query, self.lengths.query or self.total // 2) for query, _ in pairs]
-        distinct = list(dict.fromkeys(asked))
-        frames = dict(zip(distinct, self._encode([self._prompt(query, "") for query in distinct]), strict=True))
-        most = self.lengths.doc or self.total
-        rooms = [min(most, self.total - len(frames[query]) + 1) for query in asked]
-        rows: list[list[int]] = [[] for _ in pairs]
-        over = list(range(len(pairs)))
-        while over:
-            texts = [self._prompt(asked[at], docs.first(pairs[at][1], rooms[at])) for at in over]
-            for at, row in zip(over, self._encode(texts), strict=True):
-                rows[at] = row
-            over = [at for at in over if len(rows[at]) > self.total]
-            for at in over:
-                if rooms[at] <= 0:
-                    fix = "raise lengths.total in the teacher's card, or lower lengths.query"
-                    what = f"the prompt without a document has {len(rows[at])} tokens, more than {self.total}"
-                    raise CardError(what, where=self.name, fix=fix)
-                rooms[at] -= len(rows[at]) - self.total
-        pad = self.tokenizer.pad_token_id or 0
-        return Tokens(
-            {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]},
-            {"input_ids": pad, "attention_mask": 0},
+        return tokenise_prompts(
+            self.tokenizer,
+            self.options.template,
+            pairs,
+            self.total,
+            query_tokens=self.lengths.query or self.total // 2,
+            doc_tokens=self.lengths.doc,
+            where=self.name,
+            fix="raise lengths.total in the teacher's card, or lower lengths.query",
         )
-
-    def _prompt(self, query: str, document: str) -> str:
-        """The template filled in one go: what stands in a text is never taken for a place of the template."""
-        parts = self.options.template.partition("{query}")
-        if "{document}" in parts[0]:
-            before, _, between = parts[0].partition("{document}")
-            return f"{before}{document}{between}{query}{parts[2]}"
-        between, _, after = parts[2].partition("{document}")
-        return f"{parts[0]}{query}{between}{document}{after}"
-
-    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        rows: list[list[int]] = self.tokenizer(list(prompts), verbose=False)["input_ids"] if prompts else []
-        return rows
 
     def _read(self, logits: FloatArray) -> FloatArray:
         """``[n]`` scores of ``[n, tokens]`` logits."""
@@ -215,23 +176,6 @@ class Kind(ModelKind[Seq2SeqOptions]):
             return logits[:, 0]
         margin = wide[:, 0] - wide[:, 1]
         return (margin if self.options.reading == "margin" else -np.logaddexp(0.0, -margin)).astype(np.float32)
-
-
-class _Cuts:
-    """Texts and where their tokens end, each tokenised once."""
-
-    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
-        distinct = list(dict.fromkeys(texts))
-        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-        spans = tokenizer(distinct, **options)["offset_mapping"] if distinct else []
-        self._ends = {text: [end for _, end in span if end] for text, span in zip(distinct, spans, strict=True)}
-
-    def first(self, text: str, count: int) -> str:
-        """The text's first ``count`` tokens."""
-        ends = self._ends[text]
-        if count <= 0:
-            return ""
-        return text if len(ends) <= count else text[: ends[count - 1]]
 
 
 def _rows(head: Any, ids: Sequence[int]) -> Any:

@@ -79,7 +79,6 @@ class WordReader:
     layout: Literal["batch", "lists"] = "lists"
     name: str
     """The kind's, for the fingerprint."""
-    fix = "raise max_tokens, or give a shorter template"
 
     def __init__(
         self, network: Any, tokenizer: Any, options: WordOptions, asks: Question, device: devices.Device, mark: str
@@ -138,7 +137,7 @@ class WordReader:
     def _tokens(self, pairs: Sequence[tuple[str, str]], most: int = 0) -> Tokens:
         limit = min(most or self.question.max_tokens, self.question.max_tokens)
         template, special = self.question.template, self.question.special_tokens
-        return tokenise_prompts(self.tokenizer, template, pairs, limit, special=special, fix=self.fix)
+        return tokenise_prompts(self.tokenizer, template, pairs, limit, special=special)
 
     def _scores(self, logits: Tensor) -> Tensor:
         """``[n]`` of ``[n, tokens]``."""

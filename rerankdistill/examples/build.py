@@ -18,6 +18,7 @@ from rerankdistill.errors import DataError, RerankDistillWarning
 from rerankdistill.examples.agreement import agreement_weights
 from rerankdistill.examples.calibrate import Calibrate, Moved, calibrated_scale, centred_logit, moves
 from rerankdistill.examples.ensemble import Combine, Fused, Missing, fuse_quietly, fused_scale, partial_note
+from rerankdistill.examples.relabel import PRESUMED, RATE, REPLACED, relabelled
 from rerankdistill.examples.rescale import Values, rank_to_score
 from rerankdistill.types import FloatArray, Judgement, Query, Scale
 
@@ -38,7 +39,7 @@ SCHEMA = pa.schema(
 
 FITTED = b"calibration"
 """In the metadata of the table: the numbers that were fitted, as JSON."""
-YOUNGER = ("weights_by", "calibrate", "percentiles")
+YOUNGER = ("weights_by", "calibrate", "percentiles", "relabel")
 """Options that came after the first examples had been fingerprinted."""
 
 
@@ -52,6 +53,9 @@ class ExampleOptions(Card):
     """Turns teachers that only order into numbers; without it losses that need numbers refuse them."""
     pseudo_positive: Literal["none", "teacher"] = "none"
     """``teacher``: in a list without a label the teacher's top document counts as the positive."""
+    relabel: Literal["none", "teacher", "all"] = "none"
+    """``teacher``: where the label is only presumed, the teacher's top document takes it over; ``all``: everywhere.
+    See :mod:`~rerankdistill.examples.relabel`."""
     denoise: Annotated[float, Field(gt=0, le=1)] | None = 0.95
     """A document above this share of the positive's height over the list's lowest score is no negative."""
     weights_by: Literal["card", "agreement"] = "card"
@@ -100,6 +104,7 @@ def build_examples(
     judgements: Iterable[Judgement],
     options: ExampleOptions | None = None,
     held_out: Collection[str] = (),
+    presumed: Collection[str] = (),
 ) -> pa.Table:
     """One row per query, in the order of ``queries``; columns as in :data:`SCHEMA`.
 
@@ -109,7 +114,8 @@ def build_examples(
             gave none.
         scales: the members' scales.
         judgements: training judgements; those of other queries or documents are not used.
-        held_out: queries whose labels decide no weight and no temperature (those of dev).
+        held_out: queries whose labels decide no weight and no temperature (those of dev), and are never replaced.
+        presumed: queries whose labels nobody gave: what ``relabel`` = ``teacher`` speaks of.
 
     Queries without candidates are left out with a warning; lists of one candidate, without any score, or with constant
     scores are kept (their labels or other documents of a batch may teach) with a warning.
@@ -142,6 +148,8 @@ def build_examples(
     shown = [each.labels * (each.query.query_id not in held_out) for each in lists]
     fused, fitted = _fused(lists, shown, scales, options)
     moved, more = moves([each.scores for each in fused], shown, options.calibrate, options.percentiles)
+    lists, replaced = _relabelled(lists, fused, options, presumed, held_out)
+    more |= replaced
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for each, one, move in zip(lists, fused, moved, strict=True):
         for name, value in _row(each, one, move, options, notes).items():
@@ -153,7 +161,7 @@ def build_examples(
 
 def fitted_of(table: pa.Table) -> dict[str, float]:
     """What :func:`build_examples` fitted: ``temperature``; ``percentile_low`` and ``percentile_high``; the members'
-    mean weights by agreement. Empty where nothing was."""
+    mean weights by agreement; and what it counted where labels might be replaced. Empty where nothing was."""
     found: dict[str, float] = json.loads((table.schema.metadata or {}).get(FITTED, b"{}"))
     return found
 
@@ -180,6 +188,30 @@ def _fused(
         how = options.rank_to_score
         fused = [replace(each, scores=rank_to_score(each.scores, how).astype(np.float32)) for each in fused]
     return fused, fitted
+
+
+def _relabelled(
+    lists: Sequence[_List],
+    fused: Sequence[Fused],
+    options: ExampleOptions,
+    presumed: Collection[str],
+    held_out: Collection[str],
+) -> tuple[list[_List], dict[str, float]]:
+    """The lists with the labels that they learn from, and how many were replaced. A list whose label was only presumed
+    has no judged document: any may be masked."""
+    if options.relabel == "none":
+        return list(lists), {}
+    found, asked, replaced = [], 0, 0
+    for each, one in zip(lists, fused, strict=True):
+        query_id = each.query.query_id
+        if query_id in held_out or not (options.relabel == "all" or query_id in presumed):
+            found.append(each)
+            continue
+        labels = relabelled(one.scores, each.labels)
+        asked += bool(each.labels.max() > 0)
+        replaced += labels is not None
+        found.append(each if labels is None else each._replace(labels=labels, judged=np.zeros_like(each.judged)))
+    return found, {PRESUMED: asked, REPLACED: replaced, RATE: round(replaced / max(asked, 1), 4)}
 
 
 class _Notes:

@@ -55,8 +55,8 @@ def check_step(ws: Workspace, lessons: Lessons, tau: float | None, options: Any,
     needs = (lessons.queries, lessons.candidates, lessons.examples)
     inputs = {step.name: step.fingerprint for step in needs} | {"initial model": initial}
     manifest = artifacts.plan(KIND, 2, about, inputs, ws.card.seed)
-    name = f"teacher check {lessons.name} · {Path(faculty.name).stem}"
-    step = Step(name, ws.root / "checks" / lessons.name, manifest, needs)
+    name = f"teacher check {lessons.label} · {faculty.label}"
+    step = Step(name, ws.root / "checks" / lessons.label, manifest, needs)
 
     def run(folder: Path) -> None:
         findings = check(_evidence(ws, lessons, tau, options), ws.card.seed)

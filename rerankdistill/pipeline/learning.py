@@ -16,17 +16,22 @@ from rerankdistill.examples.rescale import check_scale
 from rerankdistill.kinds import open_kind
 from rerankdistill.losses.combine import Weighted, parse
 from rerankdistill.pipeline.card import StageCard, StudentCard
+from rerankdistill.pipeline.chain import Graduate, School, check_chain
 from rerankdistill.pipeline.checking import check_step, hold
 from rerankdistill.pipeline.dev import DevRanking
+from rerankdistill.pipeline.inside import check_inside
 from rerankdistill.pipeline.lessons import Lessons
+from rerankdistill.pipeline.matching import projecting
+from rerankdistill.pipeline.rounds import Round, control_rounds, require_miner
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.vectors import Model, by_id
 from rerankdistill.pipeline.workspace import Workspace, kind_options
 from rerankdistill.students.model_card import write_card
 from rerankdistill.students.train import TrainResult, train
 
-NO_RESULT: dict[str, Any] = {"train": {"kept_tokens"}}
-"""Of a stage: what decides memory and speed alone, and no student is trained again for."""
+NO_RESULT: dict[str, Any] = {"train": {"kept_tokens"}, "remine": True, "remine_depth": True, "remine_keep": True}
+"""Of a stage: what decides memory and speed alone, and no student is trained again for; and what decides only which
+candidates it learns from, which their own fingerprint tells."""
 DISTILLED, CONTROL, WARM, SHUFFLED = "student", "control", "control-warm", "shuffled-"
 BEST, RESULT = "best", "result.json"
 """In a tuning: the best trial's student; in a student: what happened in its training."""
@@ -52,7 +57,7 @@ def arms(name: str, card: StudentCard, seeds: tuple[int, ...]) -> list[Arm]:
     ways = {DISTILLED: card.stages}
     matched = [stage for stage in card.stages if stage.match]
     if card.control == "auto":
-        ways[CONTROL] = (labels_only(card.stages[-1], sum(stage.train.steps for stage in card.stages)),)
+        ways[CONTROL] = control_rounds(card.stages, labels_only)
     elif card.control != "none":
         ways[CONTROL] = card.control
     if card.control != "none" and card.warm_control and matched:
@@ -65,6 +70,12 @@ def arms(name: str, card: StudentCard, seeds: tuple[int, ...]) -> list[Arm]:
 def is_shuffled(arm: Arm, stage: StageCard) -> bool:
     """Whether what the teacher says in a stage reaches this arm shuffled."""
     return arm.role == f"{SHUFFLED}teacher" or (arm.role.startswith(SHUFFLED) and not stage.match)
+
+
+def hears_relabelled(arm: Arm) -> bool:
+    """Whether an arm learns from positives that the teacher chose. A control keeps the labels as they are, and so does
+    one that is taught nonsense: the teacher's choice would be sense."""
+    return arm.role not in (CONTROL, WARM) and not arm.role.startswith(SHUFFLED)
 
 
 def labels_only(stage: StageCard, steps: int | None = None) -> StageCard:
@@ -92,6 +103,22 @@ def _until(ws: Workspace, lessons: Lessons, arm: Arm, end: int) -> Step | None:
     return step
 
 
+def school(ws: Workspace, lessons: Mapping[str, Lessons]) -> School:
+    """Where the students of a pipeline are trained that teach others.
+
+    Raises CardError: one is not there, or is taught by itself in the end.
+    """
+    check_chain(ws.card)
+
+    def train_one(name: str, seed: int) -> Graduate:
+        own = lessons[name]
+        step = student_step(ws, own, arms(name, own.student, (seed,))[0])
+        vectors = open_kind("students", own.student.kind).layout == "batch"
+        return Graduate(step, model_of(step.folder.name, step, own.student, own.docs_model) if vectors else None)
+
+    return School(train_one)
+
+
 def model_of(name: str, step: Step, card: StudentCard, docs: Model | None = None) -> Model:
     """A trained bi-encoder as a model that later steps encode with; ``docs`` as :attr:`Lessons.docs_model`."""
     options = kind_options("students", card.kind, card.options, "student")
@@ -113,10 +140,13 @@ def reads_scores(stage: StageCard) -> bool:
     return not stage.match and "teacher" in build_loss(stage).needs
 
 
-def _check(ws: Workspace, lessons: Lessons, stage: StageCard, initial: str) -> tuple[Step, ...]:
-    """The check of the student's teacher, which comes before any stage that hears the teacher, in scores or vectors."""
-    taught = next((each for each in lessons.student.stages if reads_scores(each)), None)
-    if taught is None or not ws.card.check.run or not (stage.match or reads_scores(stage)):
+def _check(ws: Workspace, lessons: Lessons, stage: StageCard, initial: str, relabelled: bool) -> tuple[Step, ...]:
+    """The check of the student's teacher, which comes before any stage that hears the teacher: in scores, in vectors or
+    in the positives that it chose."""
+    chooses = lessons.student.relabel != "none"
+    taught = next((each for each in lessons.student.stages if reads_scores(each) or (chooses and not each.match)), None)
+    hears = bool(stage.match) or reads_scores(stage) or (chooses and relabelled)
+    if taught is None or not ws.card.check.run or not hears:
         return ()
     options = student_options(lessons.name, lessons.student)
     own: list[Any] = [getattr(term.loss, "options", None) for term in build_loss(taught).terms]
@@ -124,8 +154,23 @@ def _check(ws: Workspace, lessons: Lessons, stage: StageCard, initial: str) -> t
     return (check_step(ws, lessons.of(taught), taus[0] if taus else None, options, initial),)
 
 
-def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step | None) -> Step:
+def _own(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step | None) -> Lessons:
+    """The lessons of a stage: of its queries, and on candidates that the student mined where the stage says so."""
     stage, card = arm.stages[number], lessons.student
+    own = lessons.of(stage)
+    if not stage.remine or before is None:
+        return own
+    require_miner(card, f"students.{arm.student}")
+    label = f"{arm.name}-round{number + 1}-seed{arm.seed}"
+    model = model_of(label, before, card, own.docs_model)
+    return own.remined(Round(label, model, stage.remine_depth or ws.card.mine.depth, stage.remine_keep))
+
+
+def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step | None) -> Step:
+    taught = lessons.at(arm.seed)
+    lessons = taught if hears_relabelled(arm) else taught.as_labelled
+    stage, card = arm.stages[number], lessons.student
+    own = _own(ws, lessons, arm, number, before)
     last = number == len(arm.stages) - 1
     shuffled = is_shuffled(arm, stage)
     loss = build_loss(stage)
@@ -135,13 +180,13 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
         fix = "leave out tune, or tune the stage after it"
         raise CardError("a stage that matches vectors is not measured on dev", where=f"students.{arm.student}", fix=fix)
     _refuse_what_cannot_be_learnt(lessons, arm, stage, loss)
-    material = lessons.of(stage).material(stage)
-    made_from = artifacts.fingerprint([step.fingerprint for step in material])
-    tuning = _tuning(ws, lessons, arm, number) if stage.tune else None
+    material = own.material(stage)
+    made_from = own.mark(stage)
+    tuning = _tuning(ws, taught, arm, number) if stage.tune else None
     options = student_options(arm.student, card)
     kind = open_kind("students", card.kind)
     inputs = {"material": made_from, "initial model": kind.source_fingerprint(options)}
-    checks = _check(ws, lessons, stage, inputs["initial model"])
+    checks = _check(ws, taught, stage, inputs["initial model"], hears_relabelled(arm))
     if shuffled:
         inputs["scores"] = "shuffled"
     if before:
@@ -157,7 +202,7 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
         place = ws.root / "stages" / manifest.fingerprint  # students that begin alike share it
         label = f"stage {number + 1} of {arm.name} (seed {arm.seed})"
     dev = () if stage.match else (lessons.examples,)
-    vectors = (*lessons.doc_vectors, *lessons.of(stage).doc_vectors)
+    vectors = (*lessons.doc_vectors, *own.doc_vectors)
     needs = (*material, *dev, *checks, *vectors, *(step for step in (before, tuning) if step))
     step = Step(label, place, manifest, needs, partial=ws.root / "partial" / manifest.fingerprint)
 
@@ -169,7 +214,7 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
             shutil.copytree(tuning.folder / BEST, folder, dirs_exist_ok=True)
             result = TrainResult(**json.loads((folder / RESULT).read_text("utf-8")))
         else:
-            result = _fit(ws, lessons, arm, chosen, before, shuffled, step.fingerprint, folder, label)
+            result = _fit(ws, lessons, own, arm, chosen, before, step.fingerprint, folder, label)
         manifest.counts = {"steps": result.steps, "dev ndcg@10": result.best}
         facts = {**about, "stage": chosen.model_dump(mode="json")}
         (folder / "training.json").write_text(json.dumps(facts, indent=1), "utf-8")
@@ -184,8 +229,12 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
 def _refuse_what_cannot_be_learnt(lessons: Lessons, arm: Arm, stage: StageCard, loss: Weighted) -> None:
     """Raise CardError where an arm would be trained on nothing, or on what its student does not read."""
     where, own = f"students.{arm.student} ({arm.role})", lessons.of(stage)
+    check_inside(stage, where)
     if stage.match and own.docs_model is not None:
         what = "a query tower learns from ranked lists; vectors are matched by a student that reads documents too"
+        raise CardError(what, where=where, fix="leave the stage with match out, or take kind = 'bi_encoder'")
+    if stage.match and stage.level == "text" and not hasattr(open_kind("students", lessons.student.kind), "vectors"):
+        what = f"a student of kind {lessons.student.kind!r} has no vector of a text that could match a teacher's"
         raise CardError(what, where=where, fix="leave the stage with match out, or take kind = 'bi_encoder'")
     if "positive" in loss.needs and set(own.lane.sets) == {"asked"} and not lessons.student.pseudo_positive:
         what = f"{stage.loss} needs a positive, and queries without judgements have none"
@@ -196,15 +245,19 @@ def _refuse_what_cannot_be_learnt(lessons: Lessons, arm: Arm, stage: StageCard, 
 def _fit(
     ws: Workspace,
     lessons: Lessons,
+    own: Lessons,
     arm: Arm,
     stage: StageCard,
     before: Step | None,
-    shuffled: bool,
     mark: str,
     folder: Path,
     label: str,
 ) -> TrainResult:
-    """Train through one stage, resuming where a killed run stopped, and save the student and what happened."""
+    """Train through one stage, resuming where a killed run stopped, and save the student and what happened.
+
+    Args:
+        own: the lessons of the stage; ``lessons``, those of the student, have its dev queries.
+    """
     import torch
 
     torch.manual_seed(arm.seed)
@@ -213,9 +266,9 @@ def _fit(
     device = ws.card.device
     student = kind.open(before.require(), options, device) if before else kind.create(options, device)
     student.training_tokens = stage.tokens
-    for vectors in lessons.of(stage).doc_vectors:
+    for vectors in own.doc_vectors:
         student.documents = by_id(vectors)
-    data = lessons.of(stage).data(stage, shuffled, arm.seed, student.layout)
+    data = own.data(stage, is_shuffled(arm, stage), arm.seed, student.layout)
     dev: DevRanking | None = None if stage.match else lessons.dev()
     checkpoints = ws.root / "partial" / mark
     with ws.notes.bar(label, stage.train.steps) as advance:
@@ -226,7 +279,9 @@ def _fit(
             advance(step - done)
             done = step
 
-        result = train(student, data, build_loss(stage), stage.train, checkpoints, arm.seed, dev, report)
+        loss = build_loss(stage)
+        with projecting(student, data, stage, loss):
+            result = train(student, data, loss, stage.train, checkpoints, arm.seed, dev, report)
     student.save(folder)
     (folder / RESULT).write_text(json.dumps(asdict(result), indent=1), "utf-8")
     return result
@@ -235,20 +290,23 @@ def _fit(
 def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
     """The step that tries every combination of a stage's ``tune`` on dev, with the pipeline's first seed."""
     stage, seed = arm.stages[number], ws.card.seeds[0]
+    taught = lessons.at(seed)
+    lessons = taught if hears_relabelled(arm) else taught.as_labelled
+    before = _until(ws, taught, replace(arm, seed=seed), number)
+    own = _own(ws, lessons, replace(arm, seed=seed), number, before)
     shuffled = is_shuffled(arm, stage)
-    material = lessons.of(stage).material(stage)
+    material = own.material(stage)
     options = student_options(arm.student, lessons.student)
     kind = open_kind("students", lessons.student.kind)
     inputs = {
-        "material": artifacts.fingerprint([step.fingerprint for step in material]),
+        "material": own.mark(stage),
         "student": artifacts.fingerprint(lessons.student.kind, options.model_dump(mode="json")),
         "initial model": kind.source_fingerprint(options),
         "scores": "shuffled" if shuffled else "as they are",
     }
-    checks = _check(ws, lessons, stage, inputs["initial model"])
+    checks = _check(ws, taught, stage, inputs["initial model"], hears_relabelled(arm))
     needs: tuple[Step, ...] = (*material, lessons.examples, *checks)
-    needs = (*needs, *lessons.doc_vectors, *lessons.of(stage).doc_vectors)
-    before = _until(ws, lessons, replace(arm, seed=seed), number)
+    needs = (*needs, *lessons.doc_vectors, *own.doc_vectors)
     if before:
         inputs["stage before"], needs = before.fingerprint, (*needs, before)
     manifest = artifacts.plan("tuning", 1, {"stage": stage.model_dump(mode="json", exclude=NO_RESULT)}, inputs, seed)
@@ -266,7 +324,7 @@ def _tuning(ws: Workspace, lessons: Lessons, arm: Arm, number: int) -> Step:
             staging.mkdir(parents=True)
             mark = f"{partial.name}/{at}.checkpoints"
             chosen = apply_choice(stage, choice)
-            _fit(ws, lessons, replace(arm, seed=seed), chosen, before, shuffled, mark, staging, label)
+            _fit(ws, lessons, own, replace(arm, seed=seed), chosen, before, mark, staging, label)
             staging.rename(done)
         return {"choice": choice, "dev ndcg@10": json.loads((done / RESULT).read_text("utf-8"))["best"]}
 

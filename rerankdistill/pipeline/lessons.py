@@ -6,21 +6,26 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rerankdistill import artifacts
-from rerankdistill.errors import CardError, RerankDistillWarning
+from rerankdistill.errors import RerankDistillWarning
 from rerankdistill.examples.build import build_examples, fitted_of
 from rerankdistill.examples.pick import pick
+from rerankdistill.examples.relabel import relabelling
 from rerankdistill.examples.rescale import sharpness
 from rerankdistill.examples.shuffle import shuffled as shuffled_examples
 from rerankdistill.examples.shuffle import shuffled_matrix
 from rerankdistill.examples.table import Examples, open_examples, save
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import MatchText, StageCard, StudentCard
+from rerankdistill.pipeline.chain import cast, heard
 from rerankdistill.pipeline.dev import DevRanking
-from rerankdistill.pipeline.lanes import lane_of, queries_step, read_training, sentences
+from rerankdistill.pipeline.inside import inner_data, inside_marks, layer_lessons
+from rerankdistill.pipeline.lanes import Training, lane_of, queries_step, read_training, sentences
+from rerankdistill.pipeline.matching import matched_models, targets
 from rerankdistill.pipeline.mining import (
     Asked,
     Shelf,
@@ -30,12 +35,12 @@ from rerankdistill.pipeline.mining import (
     read_candidates,
     run_step,
 )
+from rerankdistill.pipeline.rounds import Round, remined_step
 from rerankdistill.pipeline.signals import Source, Told, sources
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, fused_as, scorer_model
-from rerankdistill.pipeline.vectors import Chained, Model, Texts, by_id, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.vectors import Model, Texts, by_id, docs_of, vectors_step
 from rerankdistill.pipeline.workspace import Workspace, kind_options, mark_of
-from rerankdistill.scores.card import ScorerCard, load_members, load_teacher
 from rerankdistill.students.data import Lists, Representations, StageData
 from rerankdistill.types import Example, FloatArray, Judgement, Query, Scale
 
@@ -44,10 +49,19 @@ DEV_DEPTH = 20
 
 
 class Lessons:
-    """All that is prepared for one student, as steps, and as data once those have run."""
+    """All that is prepared for one student, as steps, and as data once those have run.
 
-    def __init__(self, ws: Workspace, name: str, student: StudentCard) -> None:
+    Args:
+        seed: of the students that teach it; None: the pipeline's first.
+    """
+
+    def __init__(self, ws: Workspace, name: str, student: StudentCard, seed: int | None = None) -> None:
         self.ws, self.name, self.student = ws, name, student
+        self.seed = ws.card.seeds[0] if seed is None else seed
+        self.round: Round | None = None
+        """Who mined the candidates anew, where somebody did, and ``first``, the lessons on those before."""
+        self.first: Lessons | None = None
+        self._others: dict[Any, Lessons] = {}
         self.lane = lane_of(ws, student)
         self.shelf = Shelf(ws.source(), self.lane.view)
         self.queries = queries_step(ws, self.lane)
@@ -56,8 +70,35 @@ class Lessons:
         """The lessons of a stage, which may ask other queries than the student's own."""
         if not stage.queries and stage.view is None:
             return self
-        changes = {"queries": stage.queries or self.student.queries, "view": stage.view or self.lane.view}
-        return Lessons(self.ws, self.name, self.student.model_copy(update=changes))
+        return self._changed(queries=stage.queries or self.student.queries, view=stage.view or self.lane.view)
+
+    def _changed(self, seed: int | None = None, **changes: Any) -> Lessons:
+        """The same lessons but for some of the student's fields, or the seed; one object for the same changes."""
+        key = (seed, *sorted(changes.items()))
+        if key not in self._others:
+            card = self.student.model_copy(update=changes)
+            self._others[key] = Lessons(self.ws, self.name, card, self.seed if seed is None else seed)
+        return self._others[key]
+
+    def at(self, seed: int) -> Lessons:
+        """The lessons of one seed: they differ where students teach, each of which was trained with it."""
+        return self if seed == self.seed or not heard(self.ws.card, self.student) else self._changed(seed)
+
+    @property
+    def label(self) -> str:
+        """What tells these lessons from those of another student or seed, in the name of a folder."""
+        return self.name if self.seed == self.ws.card.seeds[0] else f"{self.name}-seed{self.seed}"
+
+    @property
+    def as_labelled(self) -> Lessons:
+        """The same lessons without what a teacher made of the labels."""
+        return self if self.student.relabel == "none" else self._changed(relabel="none")
+
+    def remined(self, how: Round) -> Lessons:
+        """The same lessons on candidates that a student mined anew."""
+        lessons = Lessons(self.ws, self.name, self.student, self.seed)
+        lessons.round, lessons.first = how, self
+        return lessons
 
     @cached_property
     def asked(self) -> Asked:
@@ -67,7 +108,7 @@ class Lessons:
 
     @cached_property
     def faculty(self) -> Faculty:
-        return Faculty(self.ws, self.shelf, self.student.teacher or self.ws.card.teacher)
+        return Faculty(self.ws, self.shelf, self.student.teacher or self.ws.card.teacher, seed=self.seed)
 
     @property
     def scale(self) -> Scale:
@@ -83,9 +124,9 @@ class Lessons:
         options = kind_options("students", self.student.kind, self.student.options, f"students.{self.name}.options")
         reference, revision = kind.docs_reference(options)
         content = mark_of(reference, revision)
-        for member in self.faculty.members:
-            if member.card.kind == "bi_encoder" and mark_of(member.card.model, member.card.pinned_revision) == content:
-                model = scorer_model(member.card)
+        for card in (member.card for member in self.faculty.members if member.card.name not in self.faculty.graduates):
+            if card.kind == "bi_encoder" and mark_of(card.model, card.pinned_revision) == content:
+                model = scorer_model(card)
                 if model.doc_tokens == options.doc_tokens:
                     return model
         mark = artifacts.fingerprint("docs", content, options.doc_tokens)
@@ -102,7 +143,13 @@ class Lessons:
 
     @cached_property
     def candidates(self) -> Step:
-        """The step that merges what the mining indexes find; judged documents are added."""
+        """The step that merges what the mining indexes find, or what a student does; judged documents are added."""
+
+        def judged() -> Sequence[Judgement]:
+            return read_training(self.queries).judgements
+
+        if self.round and self.first:
+            return remined_step(self.ws, self.shelf, self.asked, self.round, self.first.candidates, judged)
         mine = self.ws.card.mine
         model = mining_model(self.ws)
         runs = [
@@ -110,10 +157,6 @@ class Lessons:
             for name in mine.indexes
         ]
         runs += [given_run_step(self.ws, self.shelf, name, "train", self.lane.name) for name in mine.runs]
-
-        def judged() -> Sequence[Judgement]:
-            return read_training(self.queries).judgements
-
         return candidates_step(self.ws, self.asked, runs, mine.depth, judged)
 
     @cached_property
@@ -132,13 +175,17 @@ class Lessons:
         how = fused_as(self.faculty.card)
         if self.student.pseudo_positive:
             how = how.model_copy(update={"pseudo_positive": "teacher"})
+        if self.student.relabel != "none":
+            how = how.model_copy(update={"relabel": self.student.relabel})
         more = self.signals
         needs = (self.queries, self.candidates, *self.scored, *(step for source in more for step in source.needs))
         inputs = {step.name: step.fingerprint for step in needs}
         if more:
             inputs["signals"] = artifacts.fingerprint([source.what for source in more])
         manifest = artifacts.plan("examples", 1, how.model_dump(mode="json"), inputs)
-        teacher = "+".join((Path(self.faculty.name).stem, *(source.label for source in more)))
+        teacher = "+".join((self.faculty.label, *(source.label for source in more)))
+        teacher += "-relabelled" if self.student.relabel != "none" else ""
+        teacher += f"-{self.round.label}" if self.round else ""
         place = self.ws.root / "examples" / f"{self.lane.name}-{teacher}"
         step = Step(f"examples {self.lane.name} · {teacher}", place, manifest, needs)
 
@@ -147,28 +194,34 @@ class Lessons:
             raw = self.faculty.raw(self.asked, self.candidates, self.scored)
             scales = [member.card.scale for member in self.faculty.members]
             lists = read_candidates(self.candidates)
-            table = build_examples(training.queries, lists, raw, scales, training.judgements, how, training.dev)
+            presumed = self._presumed(training)
+            judged, dev = training.judgements, training.dev
+            table = build_examples(training.queries, lists, raw, scales, judged, how, dev, presumed)
             for source in more:
                 table = source.add(table)
             save(folder, table)
             about = sharpness((np.asarray(row) for row in table.column("scores").to_pylist()), 1.0)
             manifest.counts = {"examples": table.num_rows, **about, **fitted_of(table)}
+            if how.relabel != "none":
+                self.ws.notes.say(f"{step.name}: {relabelling(fitted_of(table))}")
 
         step.run = run
         return step
+
+    def _presumed(self, training: Training) -> frozenset[str]:
+        """The queries whose positives nobody judged."""
+        every = frozenset(query.query_id for query in training.queries)
+        judged = "train" in self.lane.sets
+        return every - {query.query_id for query in self.ws.source().queries("train")} if judged else every
 
     def material(self, stage: StageCard) -> tuple[Step, ...]:
         """The steps whose products a stage learns from."""
         if not stage.match:
             return (self.examples,)
-        model = self._matched(stage)
-        return tuple(vectors_step(self.ws, model, self._part(name)) for name in stage.texts)
-
-    def _matched(self, stage: StageCard) -> Model:
-        card = load_teacher(stage.match)
-        if not isinstance(card, ScorerCard) or card.kind != "bi_encoder":
-            raise CardError(f"{stage.match!r} is no bi-encoder: its vectors cannot be matched", where=self.name)
-        return scorer_model(card)
+        if stage.level != "text":
+            return tuple(step for name in stage.texts for step in self._part(name).needs)
+        models = matched_models(stage, self.name)
+        return tuple(vectors_step(self.ws, model, self._part(name)) for model in models for name in stage.texts)
 
     def _part(self, name: MatchText) -> Texts:
         source = self.shelf.source
@@ -196,11 +249,14 @@ class Lessons:
 
     def data(self, stage: StageCard, shuffled: bool, seed: int, layout: str) -> StageData:
         """What a stage learns from, opened."""
+        if stage.match and stage.level != "text":
+            parts_of = [self._part(name) for name in stage.texts]
+            return inner_data(stage, self.student, parts_of, seed if shuffled else None)
         if stage.match:
             texts = [text for name in stage.texts for _, text in self._part(name).read()]
-            parts = [read_vectors(step)[1] for step in self.material(stage)]
             order = np.random.default_rng(seed).permutation(len(texts)) if shuffled else None
-            return Representations(texts, Chained(parts, order))
+            theirs = targets(stage, self.material(stage), order)
+            return Representations(texts, theirs, queue=stage.queue, seed=seed)
         learned, _ = self._split()
         lists: Sequence[Example] = shuffled_examples(learned, seed) if shuffled else learned
 
@@ -208,7 +264,8 @@ class Lessons:
             return pick(example, stage.list_size, stage.pick, seed, epoch)
 
         live = self._live(shuffled, seed) if stage.live and layout == "batch" and self.faculty.live else None
-        return Lists(lists, cut, self._read, "batch" if layout == "batch" else "lists", live)
+        inside = layer_lessons(self.ws, stage, shuffled, seed)
+        return Lists(lists, cut, self._read, "batch" if layout == "batch" else "lists", live, inside)
 
     def _live(self, shuffled: bool, seed: int) -> Callable[[Sequence[Example], Sequence[str]], FloatArray]:
         """The teacher's scores of every query of a batch against every document of it."""
@@ -268,9 +325,10 @@ def mining_model(ws: Workspace) -> Model:
         name = ws.card.mine.encoder
         return Model("miner", name, artifacts.fingerprint(mark_of(name), 64, 256), 64, 256)
     for teacher in dict.fromkeys(card.teacher or ws.card.teacher for card in ws.card.students.values()):
-        for member in load_members(teacher):
-            if member.kind == "bi_encoder":
-                return scorer_model(member)
+        who = cast(ws.card, teacher)
+        for card in (member.card for member in who.members if member.card.name not in who.students):
+            if card.kind == "bi_encoder":
+                return scorer_model(card)
     student = next(iter(ws.card.students.values()))
     init = str(student.options.get("init", ""))
     return Model("before", init, artifacts.fingerprint(mark_of(init), 64, 256), 64, 256)

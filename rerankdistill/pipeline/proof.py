@@ -17,6 +17,7 @@ from rerankdistill.evaluation.report import write_report
 from rerankdistill.evaluation.unseen import SUFFIX, add_unseen, unseen_queries
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import EvaluateCard, StudentCard, own_collection
+from rerankdistill.pipeline.chain import stem
 from rerankdistill.pipeline.engines import (
     Engine,
     fusion_step,
@@ -107,7 +108,7 @@ class Proof:
         return found
 
     def _students(self, name: str, card: StudentCard) -> list[Engine]:
-        teacher = f"teacher {Path(card.teacher or self.ws.card.teacher).stem}"
+        teacher = f"teacher {stem(card.teacher or self.ws.card.teacher)}"
         rows: list[Engine] = []
         if card.measure_before:
             before = untrained_step(self.ws, name, card)
@@ -180,7 +181,7 @@ class Proof:
         """The teacher, and its bi-encoder members alone, as references."""
         faculty = Faculty(self.ws, self.shelf, name, whole=self.target.mode == "retrieve")
         mine, rows = self.ws.card.mine, []
-        stem = Path(name).stem
+        called = stem(name)
         if self.target.mode == "rerank":
             runs, depth, stage = (
                 [self.first],
@@ -194,15 +195,17 @@ class Proof:
                 for index in mine.indexes
             ]
             depth, stage = mine.depth, f"{' ∪ '.join(Path(index).stem for index in mine.indexes)} top {mine.depth}"
-        candidates = candidates_step(self.ws, self.asked, runs, depth, name=f"{self.asked.name}-for-{stem}")
-        fused = teacher_step(self.ws, faculty, self.asked, candidates, f"teacher-{stem}")
+        candidates = candidates_step(self.ws, self.asked, runs, depth, name=f"{self.asked.name}-for-{called}")
+        fused = teacher_step(self.ws, faculty, self.asked, candidates, f"teacher-{called}")
         for member in faculty.members:
+            if member.card.name in faculty.graduates:
+                continue  # it has its row as a student
             if member.card.kind == "bi_encoder" and len(faculty.members) > 1:
                 model = scorer_model(member.card)
                 rows.append(
                     self._bi_encoder(f"member {member.card.name}", "teacher", model, f"member-{member.card.name}", {})
                 )
-        return [*rows, Engine(f"teacher {stem}", "teacher", stage, fused, ())]
+        return [*rows, Engine(f"teacher {called}", "teacher", stage, fused, ())]
 
     def _write(self, engines: Sequence[Engine], folder: Path) -> None:
         write_report(self._report(engines), folder)

@@ -22,7 +22,7 @@ from rerankdistill.errors import CardError
 from rerankdistill.examples.details import LOGITS, PREFERENCES, Said, with_logits, with_preferences
 from rerankdistill.kinds import open_kind
 from rerankdistill.losses.combine import parse
-from rerankdistill.pipeline.card import StudentCard
+from rerankdistill.pipeline.card import StageCard, StudentCard
 from rerankdistill.pipeline.lanes import read_training
 from rerankdistill.pipeline.mining import Asked, Shelf, read_candidates
 from rerankdistill.pipeline.step import Step
@@ -44,8 +44,12 @@ def wanted(student: StudentCard) -> frozenset[str]:
     """Which of these signals any arm of a student learns from."""
     own = [*student.stages, *(student.control if isinstance(student.control, tuple) else ())]
     stages = [*own, *(stage for more in student.extra_controls.values() for stage in more)]
-    losses = [parse(s.loss, s.options, lambda name: open_kind("losses", name)) for s in stages if not s.match]
-    return frozenset[str]().union(*(loss.needs for loss in losses)) & set(ASKED_FOR)
+    return frozenset[str]().union(*(needs_of(stage) for stage in stages if not stage.match)) & set(ASKED_FOR)
+
+
+def needs_of(stage: StageCard) -> frozenset[str]:
+    """What a stage's loss cannot do without."""
+    return parse(stage.loss, stage.options, lambda name: open_kind("losses", name)).needs
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Source:
     def label(self) -> str:
         """What examples with this signal are called by."""
         shortened = f"-{self.asked_of.folder.name.rpartition('-')[2]}" if self.asked_of.manifest.kind == SHORT else ""
-        return f"{self.what} of {Path(self.faculty.name).stem}{shortened}".replace(" ", "-")
+        return f"{self.what} of {self.faculty.label}{shortened}".replace(" ", "-")
 
     def read(self) -> dict[str, Said]:
         """For each query its documents, and what was said of them: ``[n, n]`` preferences, or ``[n, 2]`` logits as (no,
@@ -121,7 +125,7 @@ def sources(
     found = []
     for what in sorted(wanted(student)):
         if what == PREFERENCES and student.preferences:
-            comparer = Faculty(ws, shelf, student.preferences)
+            comparer = Faculty(ws, shelf, student.preferences, seed=faculty.seed)
             at = teller(comparer, what, f"students.{name}: preferences")
             short = shortlist_step(ws, faculty, asked, told, student.preference_depth)
             found.append(Source(what, comparer, at, asked, short, comparer.scored_steps(asked, short)))
@@ -156,7 +160,7 @@ def shortlist_step(ws: Workspace, faculty: Faculty, asked: Asked, told: Told, de
     queries, candidates, scored = told.queries, told.candidates, told.scored
     inputs = {step.name: step.fingerprint for step in (queries, candidates, *scored)}
     manifest = artifacts.plan(SHORT, 1, {"depth": depth}, inputs)
-    teacher = Path(faculty.name).stem
+    teacher = faculty.label
     place = ws.root / "shortlists" / f"{candidates.folder.name}-{teacher}-top{depth}"
     step = Step(f"shortlist {asked.name} · {teacher}", place, manifest, (queries, candidates, *scored))
 

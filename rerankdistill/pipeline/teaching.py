@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rerankdistill import artifacts
-from rerankdistill.errors import RerankDistillError, UsageError
+from rerankdistill.errors import CardError, RerankDistillError, UsageError
 from rerankdistill.examples.build import ExampleOptions, converted, example_scale, numbers
 from rerankdistill.examples.ensemble import apply, fuse
 from rerankdistill.index.build import open_index
 from rerankdistill.kinds import open_kind
+from rerankdistill.pipeline.chain import Graduate, cast, stem
 from rerankdistill.pipeline.mining import Asked, Shelf, index_step, read_candidates
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
@@ -25,8 +26,6 @@ from rerankdistill.scores.card import (
     Placed,
     ScorerCard,
     TeacherCard,
-    load_placed,
-    load_teacher,
 )
 from rerankdistill.scores.score import estimate, score
 from rerankdistill.scores.store import open_store, read_store, store_folder
@@ -69,18 +68,35 @@ class Faculty:
     Args:
         whole: a bi-encoder member encodes the whole collection first, and then scores any pair for nothing; without,
             it encodes the candidates it is asked about.
+        seed: of the students that teach; None: the pipeline's first.
     """
 
-    def __init__(self, ws: Workspace, shelf: Shelf, name: str, whole: bool = True) -> None:
+    def __init__(self, ws: Workspace, shelf: Shelf, name: str, whole: bool = True, seed: int | None = None) -> None:
         self.ws, self.shelf, self.name, self.whole = ws, shelf, name, whole
-        self.card = load_teacher(name)
+        self.seed = seed = ws.card.seeds[0] if seed is None else seed
+        who = cast(ws.card, name, seed)
+        self.card = who.card
+        self.graduates = {each: self._graduate(student, seed) for each, student in who.students.items()}
+        """The students among the members, by the names of their cards."""
+        self.label = stem(name) + (f"-seed{seed}" if who.students else "")
+        """What the teacher is called in the names of files and steps."""
         view = {"view": shelf.view}
-        self.members = [self._member(card.model_copy(update=view), base) for card, base in load_placed(name)]
+        self.members = [self._member(card.model_copy(update=view), base) for card, base in who.members]
         self._opened: dict[str, Any] = {}
+
+    def _graduate(self, name: str, seed: int) -> Graduate:
+        if self.ws.school is None:
+            raise CardError("a student teaches within its own pipeline", where=f"teacher student:{name}")
+        return self.ws.school.graduate(name, seed)
 
     def _member(self, card: ScorerCard, base: Path) -> Member:
         nothing = {"name", "description", "licence", "measured", *ABOUT_EXAMPLES}
         about = card.model_dump(mode="json", exclude=nothing)
+        if graduate := self.graduates.get(card.name):
+            mark = artifacts.fingerprint("graduate", about, graduate.step.fingerprint)  # its folder decides nothing
+            card = card.model_copy(update={"model": str(graduate.step.folder)})
+            encodes = card.kind == "bi_encoder" and self.whole
+            return Member(card, mark, (self._vectors(card) if encodes else graduate.step,), base)
         if card.kind == "lexical":
             step = index_step(self.ws, self.shelf, "bm25")
             return Member(card, artifacts.fingerprint(about, step.fingerprint), (step,), base)
@@ -107,10 +123,14 @@ class Faculty:
         opened = open_kind("scores", card.kind).open(card, Context(self.ws.card.device, base))
         return str(opened.fingerprint)
 
+    def model(self, card: ScorerCard) -> Model:
+        """A bi-encoder among the members as a model that steps encode with."""
+        graduate = self.graduates.get(card.name)
+        return graduate.model if graduate and graduate.model else scorer_model(card)
+
     def _vectors(self, card: ScorerCard) -> Step:
-        return vectors_step(
-            self.ws, scorer_model(card), docs_of(self.shelf.source, self.shelf.view, self.shelf.place("docs"))
-        )
+        docs = docs_of(self.shelf.source, self.shelf.view, self.shelf.place("docs"))
+        return vectors_step(self.ws, self.model(card), docs)
 
     def open(self, member: Member) -> Any:
         """The member, ready to judge."""
@@ -186,6 +206,8 @@ class Faculty:
 
     def _estimate(self, member: Member, asked: Asked, candidates: Step) -> float | None:
         """Seconds for the pairs that no store has, where the candidates are known and the teacher has been timed."""
+        if any(step.reason() for step in member.needs):
+            return None  # what it is made of is not there yet, or another one is
         try:
             teacher = self.open(member)
             store = read_store(store_folder(self.ws.root / "scores", member.card.name, teacher.fingerprint))

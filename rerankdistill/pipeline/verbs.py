@@ -11,7 +11,7 @@ from rerankdistill.errors import UsageError
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import PipelineCard
 from rerankdistill.pipeline.expect import check
-from rerankdistill.pipeline.learning import arms, student_step
+from rerankdistill.pipeline.learning import arms, school, student_step
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.proof import Proof
 from rerankdistill.pipeline.step import Notes, Planned, Step, in_order, survey, walk
@@ -48,7 +48,9 @@ def plan(card: PipelineCard, out: Path, proof: bool) -> list[Planned]:
 
 
 def all_lessons(ws: Workspace) -> dict[str, Lessons]:
-    return {name: Lessons(ws, name, student) for name, student in ws.card.students.items()}
+    lessons = {name: Lessons(ws, name, student) for name, student in ws.card.students.items()}
+    ws.school = school(ws, lessons)
+    return lessons
 
 
 def training_steps(ws: Workspace, lessons: dict[str, Lessons]) -> list[Step]:

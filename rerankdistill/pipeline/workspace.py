@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rerankdistill import cards
 from rerankdistill.collections.load import load_collection
@@ -14,12 +14,17 @@ from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import EvaluateCard, PipelineCard, own_collection
 from rerankdistill.pipeline.step import Notes, Quiet
 
+if TYPE_CHECKING:
+    from rerankdistill.pipeline.chain import School
+
 
 class Workspace:
     """A pipeline's card, its output folder and what is open."""
 
     def __init__(self, card: PipelineCard, root: Path, notes: Notes | None = None) -> None:
         self.card, self.root, self.notes = card, root, notes or Quiet()
+        self.school: School | None = None
+        """Where students are trained that teach others; set where the pipeline's students are known."""
         self._sources: dict[tuple[str, tuple[tuple[str, str], ...]], Source] = {}
         self._encoders: dict[tuple[str, int, int, str | None], TextEncoder] = {}
 

@@ -192,10 +192,13 @@ def load_members(name: str) -> list[ScorerCard]:
     return [placed.card for placed in load_placed(name)]
 
 
-def load_placed(name: str) -> list[Placed]:
+def load_placed(name: str, others: Callable[[str], ScorerCard | None] = lambda _: None) -> list[Placed]:
     """The scorers behind a teacher: itself, or an ensemble's members, in order.
 
     A member may be a path relative to the ensemble's own card.
+
+    Args:
+        others: gives the card of a member that is none on the shelf and no file.
 
     Raises:
         CardError: a member is no card, is an ensemble itself, or has a scale that cannot be combined so.
@@ -206,6 +209,9 @@ def load_placed(name: str) -> list[Placed]:
         return [Placed(card, path.parent)]
     found: list[Placed] = []
     for member in card.members:
+        if other := others(member):
+            found.append(Placed(other, path.parent))
+            continue
         beside = path.parent / member
         place = find_card("teachers", str(beside) if beside.suffix == ".toml" and beside.is_file() else member)
         each = parse_teacher(read_toml(place), str(place))

@@ -67,6 +67,11 @@ class Kind:
     def source_fingerprint(options: CrossEncoderOptions) -> str:
         return model_fingerprint(locate(options.init), options.revision)
 
+    @staticmethod
+    def as_teacher(options: CrossEncoderOptions) -> dict[str, Any]:
+        """What the card of a trained one says when it teaches: how it is opened, and what its scores are."""
+        return {"kind": "cross_encoder", "scale": "logit", "lengths": {"total": options.max_tokens}}
+
     def ready(self, training: bool) -> None:
         """Switch between training and inference; the weights stay."""
         self.network.train(training)

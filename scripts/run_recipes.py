@@ -5,7 +5,8 @@
     python scripts/run_recipes.py --results FILE.md     also write the table, and all rows of every report, as markdown
 
 What is fresh is not made again, so that a run that was stopped goes on. A recipe that fails does not stop the others;
-the end names it and the exit code is 1. Each runs in a process of its own, whose notes go to work/recipes/NAME.log.
+the end names it and the exit code is 1. One that wants something this machine lacks (a package with a language model) is
+left out, and named too. Each runs in a process of its own, whose notes go to work/recipes/NAME.log.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from rerankdistill.cards import list_cards, read_toml
+from rerankdistill.errors import MissingDependency
 from rerankdistill.pipeline.card import PipelineCard, load_pipeline
 
 HEADS = ("recipe", "student", "before", "control", "student", "teacher", "seconds")
 MEASURE = "ndcg@10"
 LAST = 12
 """Lines of its notes that are shown of a recipe that failed."""
+LACKING = MissingDependency.exit_code
 
 
-def walk(name: str, out: Path) -> list[dict[str, Any]] | None:
-    """Train and measure one recipe's small form; its reports, or None where it failed."""
+def walk(name: str, out: Path) -> list[dict[str, Any]] | int:
+    """Train and measure one recipe's small form; its reports, or the exit code where it failed."""
     out.mkdir(parents=True, exist_ok=True)
     where = [f"recipes/{name}", "--small", "--out", str(out / name)]
     env = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive", **os.environ}
@@ -39,7 +42,7 @@ def walk(name: str, out: Path) -> list[dict[str, Any]] | None:
             command = [sys.executable, "-m", "rerankdistill", verb[0], *where, *verb[1:]]
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, env=env, text=True, check=False)  # noqa: S603
             if done.returncode:
-                return None
+                return done.returncode
     found = json.loads(done.stdout)
     return found if isinstance(found, list) else [found]
 
@@ -53,9 +56,8 @@ def seconds(folder: Path) -> float:
 def rows(name: str, card: PipelineCard, report: dict[str, Any], spent: float) -> Iterator[tuple[str, ...]]:
     """A line for each student of a recipe."""
     figures = {row["name"]: row["measures"].get(MEASURE) for row in report["rows"]}
-    for at, (student, about) in enumerate(card.students.items()):
-        extra = next((row["extra"] for row in report["rows"] if row["name"] == student), {})
-        teacher = str(extra.get("teacher", about.teacher or card.teacher))
+    for at, student in enumerate(card.students):
+        teacher = next((row.get("teacher") for row in report["rows"] if row["name"] == student), None)
         cells = (figures.get(each) for each in (f"{student} before", f"{student} control", student, teacher))
         told = ("–" if value is None else f"{value:.3f}" for value in cells)
         yield (name if not at else "", student, *told, "" if at else f"{spent:.0f}")
@@ -101,12 +103,13 @@ def main() -> int:
     known = list_cards("recipes")
     if unknown := set(asked.names) - set(known):
         parser.error(f"no recipe is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    lines, reports, failed = list[tuple[str, ...]](), dict[str, list[dict[str, Any]]](), list[str]()
+    lines, reports = list[tuple[str, ...]](), dict[str, list[dict[str, Any]]]()
+    failed, left_out = list[str](), list[str]()
     for name in asked.names or known:
         print(f"{name}: {read_toml(known[name])['description']}", file=sys.stderr, flush=True)
         found = walk(name, asked.out)
-        if found is None:
-            failed.append(name)
+        if isinstance(found, int):
+            (left_out if found == LACKING else failed).append(name)
             notes = (asked.out / f"{name}.log").read_text("utf-8").splitlines()
             print("\n".join(f"    {line}" for line in notes[-LAST:]), file=sys.stderr, flush=True)
             continue
@@ -117,6 +120,8 @@ def main() -> int:
         print(in_columns([HEADS, *lines]))
     if asked.results and lines:
         asked.results.write_text(to_markdown(lines, reports), "utf-8")
+    if left_out:
+        print(f"left out on this machine: {', '.join(left_out)}; see {asked.out}/NAME.log", file=sys.stderr)
     if failed:
         print(f"failed: {', '.join(failed)}; their notes are in {asked.out}/NAME.log", file=sys.stderr)
     return bool(failed)

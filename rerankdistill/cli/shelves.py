@@ -55,9 +55,9 @@ def _card_shelf(room: str, what: str, check: Callable[[str], str]) -> typer.Type
 
 
 def _check_teacher(name: str) -> str:
-    from rerankdistill.pipeline.soundness import check_teacher
+    from rerankdistill.pipeline.soundness import check_teacher, scale_of
 
-    return f"{name}: good; its scores are on scale {check_teacher(name)}"
+    return f"{name}: good; its scores are on scale {scale_of(check_teacher(name)).value}"
 
 
 def _check_index(name: str) -> str:

@@ -7,12 +7,18 @@ from functools import partial
 
 from rerankdistill import cards
 from rerankdistill.errors import CardError, MissingDependency, RerankDistillError
+from rerankdistill.examples.build import example_scale
 from rerankdistill.examples.rescale import check_scale
 from rerankdistill.index.build import options_of, read_card
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import PipelineCard, StageCard
+from rerankdistill.pipeline.chain import Cast, cast, check_chain, student_in
 from rerankdistill.pipeline.learning import arms, build_loss, student_options
-from rerankdistill.scores.card import load_members, teacher_scale
+from rerankdistill.pipeline.teaching import fused_as
+from rerankdistill.types import Scale
+
+NO_STUDENTS = PipelineCard(name="cards", collection="none", students={"none": {}})  # type: ignore[dict-item]
+"""Where a card is looked at by itself."""
 
 
 def check_card(card: PipelineCard) -> None:
@@ -42,13 +48,26 @@ def _looks(card: PipelineCard) -> Iterator[Callable[[], object]]:
     for target in card.evaluate:
         if target.first_stage in cards.list_cards("indexes"):
             yield partial(check_index, target.first_stage)
+    for teacher in teachers_of(card):
+        yield partial(check_teacher, teacher, card)
+    yield partial(check_chain, card)
     for name, student in card.students.items():
-        teacher = student.teacher or card.teacher
-        yield partial(check_teacher, teacher)
         yield partial(student_options, name, student)
         for arm in arms(name, student, card.seeds[:1]):
             for stage in arm.stages:
-                yield partial(check_stage, stage, teacher)
+                yield partial(check_stage, stage, student.teacher or card.teacher, card)
+
+
+def teachers_of(card: PipelineCard) -> list[str]:
+    """Every card of a teacher that a pipeline names, each once; students that teach are none."""
+    found: list[str] = []
+    for name, student in card.students.items():
+        found += [student.teacher or card.teacher, student.preferences]
+        if student.refine:
+            found += [student.refine.teacher, *(each.teacher for each in student.refine.rounds)]
+        stages = [stage for arm in arms(name, student, card.seeds[:1]) for stage in arm.stages]
+        found += [teacher for stage in stages for teacher in (*stage.matched, stage.layers_from)]
+    return [name for name in dict.fromkeys(found) if name and student_in(name) is None]
 
 
 def check_index(name: str) -> str:
@@ -58,17 +77,22 @@ def check_index(name: str) -> str:
     return f"{card.kind} with {options.model_dump()}"
 
 
-def check_teacher(name: str) -> str:
-    """A teacher's scale, once its members' options have been looked at. Raises CardError."""
-    for member in load_members(name):
-        cards.parse(open_kind("scores", member.kind).Options, member.options, f"{member.name}: options")
-    return teacher_scale(name).value
+def check_teacher(name: str, pipeline: PipelineCard = NO_STUDENTS) -> Cast:
+    """Who is behind a teacher, once its members' options have been looked at. Raises CardError."""
+    found = cast(pipeline, name)
+    for member, _ in found.members:
+        if member.name not in found.students:
+            cards.parse(open_kind("scores", member.kind).Options, member.options, f"{member.name}: options")
+    return found
 
 
-def check_stage(stage: StageCard, teacher: str) -> None:
+def scale_of(found: Cast) -> Scale:
+    """Of what a teacher gives to the examples. Raises ScaleError."""
+    return example_scale([member.scale for member, _ in found.members], fused_as(found.card))
+
+
+def check_stage(stage: StageCard, teacher: str, pipeline: PipelineCard) -> None:
     """A stage's loss, its options, and whether it can eat what the teacher says. Raises CardError, ScaleError."""
     loss = build_loss(stage)
-    if stage.match:
-        check_teacher(stage.match)
-    elif "teacher" in loss.needs:
-        check_scale(loss.eats, teacher_scale(teacher), stage.loss)
+    if not stage.match and "teacher" in loss.needs:
+        check_scale(loss.eats, scale_of(cast(pipeline, teacher)), stage.loss)

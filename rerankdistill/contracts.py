@@ -241,7 +241,7 @@ class Loss(Protocol):
     ``needs`` names the fields of :class:`Scores` it cannot do without; ``eats`` the teacher scales it can digest
     (empty: it reads no teacher). It returns ``(sum, weight)``: the loss of the batch is ``sum / weight``, and sums and
     weights of micro-batches add up, so that chunking cannot bias a mean. Computed in float32 at least (float64 stays
-    float64).
+    float64). One with ``same_dimension = True`` compares vectors of one dimension alone.
     """
 
     needs: frozenset[str]

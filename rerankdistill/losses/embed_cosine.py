@@ -31,6 +31,7 @@ class Kind:
 
     needs: frozenset[str] = frozenset({"vectors"})
     eats: frozenset[Scale] = frozenset()
+    same_dimension = True
 
     def __init__(self, **options: Any) -> None:
         self.options = parse(Options, options, "loss embed_cosine")

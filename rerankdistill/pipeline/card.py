@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomlkit
 from pydantic import Field, field_validator, model_validator
@@ -43,8 +43,20 @@ class StageCard(Card):
     loss: str = "kl_div"
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options of each loss by its name."""
-    match: str = ""
-    """Card of a bi-encoder teacher whose vectors are matched; the loss must be one on vectors."""
+    match: str | tuple[str, ...] = ""
+    """Card of a bi-encoder teacher whose vectors are matched; the loss must be one on vectors. Several cards: their
+    vectors, each normalised, are put side by side."""
+    project: Literal["auto"] | bool | Annotated[int, Field(gt=1)] = "auto"
+    """What the student's vectors go through before they are matched: ``true``: a learned linear layer to the teacher's
+    dimension; ``auto``: the same, where the dimensions differ and the loss cannot do with that; a number: to so many
+    dimensions, for losses on relations."""
+    keep_projection: bool = False
+    """The student keeps that layer, and has its dimensions from then on; else it is gone after the stage."""
+    project_only: bool = False
+    """In this stage that layer alone learns."""
+    queue: int = Field(default=0, ge=0)
+    """So many texts met before are others that the loss ``contrastive_kd`` holds a text against, by their teacher's
+    vectors; 0: those of the step alone."""
     texts: tuple[MatchText, ...] = ("docs",)
     """What is encoded for ``match``; what is named twice is met twice as often."""
     level: Literal["text", "hidden", "relations"] = "text"
@@ -64,9 +76,7 @@ class StageCard(Card):
     """In this stage the student reads so many tokens of a document (a cross-encoder: of a pair) at most; 0: its own
     limit. Learning from the beginnings of documents is cheaper, and what is learned holds for the rest."""
     list_size: int = Field(default=8, gt=1)
-    pick: Literal["top", "random", "log_random", "top_and_random", "single_relevant", "all_relevant"] = (
-        "top_and_random"
-    )
+    pick: Literal["top", "random", "log_random", "top_and_random", "single_relevant", "all_relevant"] = "top_and_random"
     live: bool = True
     """Let the teacher score every document of the batch for every query, where it can."""
     remine: bool = False
@@ -79,6 +89,23 @@ class StageCard(Card):
     train: StageOptions = StageOptions()
     tune: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values to try on dev, e.g. ``{"learning_rate": [5e-5, 1e-4], "kl_div.tau_student": [0.02, 0.05]}``."""
+
+    @property
+    def matched(self) -> tuple[str, ...]:
+        """The cards whose vectors are matched."""
+        return tuple(filter(None, (self.match,) if isinstance(self.match, str) else self.match))
+
+    @model_validator(mode="after")
+    def _matching(self) -> Self:
+        asked = {"queue": self.queue, "keep_projection": self.keep_projection, "project_only": self.project_only}
+        for name, value in (asked | {"project": self.project not in ("auto", False)}).items():
+            if value and (not self.match or self.level != "text"):
+                raise ValueError(f"{name}: only a stage that matches vectors of whole texts has one")
+        if (self.keep_projection or self.project_only) and self.project is False:
+            raise ValueError("project = false: there is no projection to keep or to learn")
+        if len(self.matched) > 1 and self.level != "text":
+            raise ValueError(f"match: level = {self.level!r} looks into one model")
+        return self
 
 
 class RefineRound(Card):
@@ -115,8 +142,8 @@ class StudentCard(Card):
     view: View | None = None
     """What teacher and student read of a document in training; None: the pipeline's."""
     teacher: str = ""
-    """Card of its teacher; empty: the pipeline's. ``student:NAME``: another student of this pipeline, once it is trained;
-    see :mod:`rerankdistill.pipeline.chain`."""
+    """Card of its teacher; empty: the pipeline's. ``student:NAME``: another student of this pipeline, once it is
+    trained; see :mod:`rerankdistill.pipeline.chain`."""
     preferences: str = ""
     """Card of a teacher that compares documents two by two, for losses on preferences; empty: its teacher, if it is
     one."""

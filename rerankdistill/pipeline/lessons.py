@@ -223,6 +223,11 @@ class Lessons:
         models = matched_models(stage, self.name)
         return tuple(vectors_step(self.ws, model, self._part(name)) for model in models for name in stage.texts)
 
+    def mark(self, stage: StageCard) -> str:
+        """What decides what a stage learns from."""
+        inside = inside_marks(stage, [self._part(name) for name in stage.texts], self.name)
+        return artifacts.fingerprint([*(step.fingerprint for step in self.material(stage)), *inside])
+
     def _part(self, name: MatchText) -> Texts:
         source = self.shelf.source
         if name == "docs":

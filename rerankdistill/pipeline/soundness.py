@@ -70,6 +70,10 @@ def teachers_of(card: PipelineCard) -> list[str]:
     return [name for name in dict.fromkeys(found) if name and student_in(name) is None]
 
 
+def _matched(stage: StageCard) -> tuple[str, ...]:
+    return (stage.match,) if isinstance(stage.match, str) else tuple(stage.match)
+
+
 def check_index(name: str) -> str:
     """What an index card says. Raises CardError."""
     card = read_card(name)

@@ -109,13 +109,28 @@ class Chained:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, rows: Sequence[int]) -> FloatArray:
+    def __getitem__(self, rows: Sequence[int] | IntArray) -> FloatArray:
         """``[len(rows), d]``."""
-        out = []
-        for row in rows if self._order is None else self._order[list(rows)].tolist():
-            part = int(np.searchsorted(self._ends, row, side="right"))
-            out.append(self._parts[part][row - int(self._ends[part])])
-        return np.stack(out)
+        wanted = np.asarray(rows, np.int64) if self._order is None else self._order[np.asarray(rows, np.int64)]
+        out = np.empty((len(wanted), self._parts[0].shape[1]), self._parts[0].dtype)
+        parts = np.searchsorted(self._ends, wanted, side="right")
+        for part in np.unique(parts):
+            here = parts == part
+            out[here] = self._parts[part][wanted[here] - self._ends[part]]
+        return out
+
+
+class Joined:
+    """Matrices of the same rows side by side, each normalised first and the whole once more."""
+
+    def __init__(self, parts: Sequence[Chained]) -> None:
+        self._parts = list(parts)
+
+    def __getitem__(self, rows: Sequence[int] | IntArray) -> FloatArray:
+        """``[len(rows), d1 + d2 + …]``."""
+        pieces = [part[rows].astype(np.float32) for part in self._parts]
+        sides = [piece / np.maximum(np.linalg.norm(piece, axis=1, keepdims=True), 1e-12) for piece in pieces]
+        return np.asarray(np.concatenate(sides, axis=1) / len(sides) ** 0.5, np.float32)
 
 
 def _encode(ws: Workspace, model: Model, texts: Texts, folder: Path, partial: Path, step: Step) -> None:

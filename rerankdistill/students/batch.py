@@ -89,11 +89,13 @@ class ListBatch:
 
 @dataclass(slots=True)
 class VectorBatch:
-    """One step on representations: texts and the teacher's vectors of them, ``targets [t, d]``."""
+    """One step on representations: texts and the teacher's vectors of them, ``targets [t, d]``; ``queue [k, d]``, where
+    there is one, its vectors of texts met before."""
 
     texts: list[str]
     role: Role
     targets: Tensor
+    queue: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

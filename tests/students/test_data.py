@@ -53,3 +53,35 @@ def test_texts_keep_their_own_vectors():
     assert sorted(batch.texts) == ["a", "b", "c", "d"]
     for text, target in zip(batch.texts, batch.targets.tolist(), strict=True):
         assert target == targets["abcd".index(text)].tolist()
+
+
+def queue_of(data, schedule, step, size=4):
+    """What a step's queue says of the texts in it: targets whose first number is the row."""
+    queue = data.collate([schedule[at] for at in range(step * size, (step + 1) * size)]).queue
+    return [] if queue is None else queue[:, 0].int().tolist()
+
+
+def test_the_queue_holds_the_texts_met_before_the_first_in_the_first_out_wherever_training_is_entered():
+    targets = np.arange(40, dtype=np.float32).reshape(20, 2) // 2
+    data = Representations([f"t{row}" for row in range(20)], targets, queue=6, seed=3)
+    schedule = Schedule(data, 60, 3)
+    met = [schedule[at][0] for at in range(60)]
+    assert queue_of(data, schedule, 0) == []
+    assert queue_of(data, schedule, 1) == met[:4]
+    for step in (14, 3, 2, 4, 3):  # any order: nothing is remembered
+        before = met[step * 4 - 6 : step * 4]
+        own = set(met[step * 4 : step * 4 + 4])
+        assert queue_of(data, schedule, step) == [row for row in before if row not in own], step
+    assert queue_of(data, schedule, 4) == met[10:16], "an epoch has 20 texts: nothing came twice"
+    resumed = Representations(list(data.texts), targets, queue=6, seed=3)
+    assert queue_of(resumed, Schedule(resumed, 60, 3), 9) == queue_of(data, schedule, 9)
+
+
+def test_a_text_is_never_its_own_negative_in_the_queue():
+    targets = np.arange(16, dtype=np.float32).reshape(8, 2) // 2
+    data = Representations(["a", "b", "c", "d"] * 2, targets, queue=100, seed=1)  # every text is there twice
+    schedule = Schedule(data, 80, 1)
+    for step in range(20):
+        batch = data.collate([schedule[at] for at in range(step * 4, step * 4 + 4)])
+        others = set() if batch.queue is None else {"abcd"[int(row) % 4] for row in batch.queue[:, 0]}
+        assert not others & set(batch.texts)

@@ -41,15 +41,19 @@ from rerankdistill.pipeline.mining import (
     read_run,
     run_step,
 )  # fmt: skip
+from rerankdistill.pipeline.refine import refined_engines
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, scorer_model
 from rerankdistill.pipeline.vectors import Model, docs_of, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.rerank import ScoreGroups
+from rerankdistill.runs.trec import read_run as read_trec
 from rerankdistill.students.model_card import add_measured
 from rerankdistill.types import Report, Row, Run
 
 FUSION_DEPTH = 50
+CHURN = "churn@10"
+"""The share of what is in use today's top ten that a row would change."""
 SPEED_TEXTS = 256
 """Documents that encoding speed is measured on."""
 
@@ -88,6 +92,8 @@ class Proof:
             )
         inputs = {f"{engine.name}/{number}": engine.run.fingerprint for number, engine in enumerate(engines)}
         inputs["judgements"] = self.source.judgements_fingerprint(self.target.split)
+        if self.target.deployed:
+            inputs["deployed"] = artifacts.hash_file(self._deployed())
         about = {"measures": list(self.target.measures), "mode": self.target.mode,
                  "compare": [list(pair) for pair in self.target.compare]}  # fmt: skip
         manifest = artifacts.plan("report", 2, about, inputs)
@@ -96,6 +102,13 @@ class Proof:
         step = Step(f"report {self.asked.name}", place, manifest, needs)
         step.run = lambda folder: self._write(engines, folder)
         return step
+
+    def _deployed(self) -> Path:
+        path = Path(self.target.deployed).expanduser()
+        if not path.is_file():
+            fix = "give the path of a TREC run"
+            raise DataError(f"there is no run {self.target.deployed!r}", where="evaluate: deployed", fix=fix)
+        return path
 
     def engines(self) -> list[Engine]:
         """Every row of the report, in its order."""
@@ -118,7 +131,11 @@ class Proof:
             student = student_step(self.ws, self.lessons[name], arm)
             label = name if arm.role == DISTILLED else f"{name} {arm.role}"
             kind = "student" if arm.role == DISTILLED else "control"
-            rows += self._with_fusion(label, kind, name, card, student, extra, arm)
+            made = self._with_fusion(label, kind, name, card, student, extra, arm)
+            rows += made
+            if arm.role == DISTILLED and self.target.mode == "retrieve":
+                depth = self.target.depth
+                rows += refined_engines(self.ws, self.shelf, self.asked, made[0], name, card, arm.seed, depth)
         return rows
 
     def _with_fusion(
@@ -245,6 +262,7 @@ class Proof:
     ) -> tuple[list[Row], dict[str, Run]]:
         """One row for each engine and seed, and a run for each name. A student's model card gets its figures."""
         judgements = list(self.source.judgements(self.target.split))
+        deployed = read_trec(self._deployed()) if self.target.deployed else None
         rows: list[Row] = []
         runs: dict[str, Run] = {}
         for engine in engines:
@@ -254,11 +272,16 @@ class Proof:
             spent = [artifacts.read(step.folder, "run").counts.get("latency_ms") for step in engine.latency_of]
             total = None if not spent or None in spent else float(sum(filter(None, spent)))
             extra = {**engine.extra, **speeds.get(engine.name, {})}
+            if deployed:
+                extra[CHURN] = round(1 - fidelity(run, deployed, query_ids=self._query_ids()).overlap, 4)
             rows.append(Row(engine.name, engine.kind, engine.first_stage, found.means, found.per_query, total, extra))
             if engine.student:
                 title, count = f"{self.source.name} {self.target.split}", len(run.query_ids)
                 add_measured(engine.student, title, found.means, count, f"first stage: {engine.first_stage}")
         return rows, runs
+
+    def _query_ids(self) -> list[str]:
+        return [query.query_id for query in self.asked.read()]
 
     def _with_fidelity(self, row: Row, runs: dict[str, Run]) -> Row:
         """The row with how much of its teacher's order it kept."""
@@ -316,6 +339,13 @@ class Proof:
                 f"{self.target.measures[0]}{SUFFIX}: over the {unseen} queries none of whose relevant documents is "
                 "relevant to a training query; on the others, labels may be remembered by document."
             )
+        if any(card.refine for card in students) and self.target.mode == "retrieve":
+            lines.append(
+                "Rows called reranked and refined ask a teacher at test time: it reads the first documents of every "
+                "test query, and its time is in the refined row's ms/query."
+            )
+        if self.target.deployed:
+            lines.append(f"{CHURN}: the share of the deployed run's top ten that is not in the row's own top ten.")
         seeds = len(self.ws.card.seeds)
         lines.append(f"{seeds} seed{'s' if seeds > 1 else ''}; a trained row is the mean over them.")
         return lines

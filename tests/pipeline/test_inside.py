@@ -20,25 +20,6 @@ from rerankdistill.types import Group, Query
 SETTINGS = {"steps": 12, "batch": 8, "learning_rate": 1e-3, "evaluate_every": 6}
 
 
-class Alignment:
-    """A loss of the test's own on layers."""
-
-    needs = frozenset({"student", "layers"})
-    eats: frozenset = frozenset()
-
-    def __init__(self, **_):
-        pass
-
-    def __call__(self, scores):
-        layers = scores.layers
-        assert layers.student.shape == layers.teacher.shape
-        assert layers.student.requires_grad
-        return (layers.student - layers.teacher).square().sum(), scores.student.new_tensor(layers.student.numel())
-
-
-LAYERS = f"{__name__}:Alignment"
-
-
 def small(mini, **stage):
     mini["check"] = False
     mini["students"]["small"].update(control="none", warm_control=False)
@@ -52,7 +33,7 @@ def curve(out: Path) -> list[float]:
 
 
 def test_a_stage_follows_layers_of_a_teacher_of_another_depth(mini, teachers, tmp_path):
-    stage = {"loss": f"kl_div + {LAYERS}", "layers_from": str(teachers / "bi.toml"), "layer_pairs": 2}
+    stage = {"loss": "kl_div + layer_alignment", "layers_from": str(teachers / "bi.toml"), "layer_pairs": 2}
     train(small(mini, **stage), tmp_path / "a")
     found = curve(tmp_path / "a")
     assert len(found) == 6
@@ -63,7 +44,7 @@ def test_a_stage_follows_layers_of_a_teacher_of_another_depth(mini, teachers, tm
 
 def test_another_layer_teacher_is_another_student_and_a_stage_without_one_never_heard_of_it(mini, teachers, tmp_path):
     name = "student small (seed 1)"
-    small(mini, loss=f"kl_div + {LAYERS}", layers_from=str(teachers / "bi.toml"))
+    small(mini, loss="kl_div + layer_alignment", layers_from=str(teachers / "bi.toml"))
     train(mini, tmp_path / "a")
     assert name not in planned(mini, tmp_path / "a", proof=False)
     text = (teachers / "bi.toml").read_text().replace("/teacher", "/student")
@@ -76,7 +57,7 @@ def test_another_layer_teacher_is_another_student_and_a_stage_without_one_never_
 
 
 def test_a_nonsense_arm_hears_other_documents_layers(mini, teachers, tmp_path):
-    small(mini, loss=f"kl_div + {LAYERS}", layers_from=str(teachers / "bi.toml"))
+    small(mini, loss="kl_div + layer_alignment", layers_from=str(teachers / "bi.toml"))
     train(mini, tmp_path / "a")
     ws = Workspace(card_of(mini), tmp_path / "a")
     lessons = Lessons(ws, "small", ws.card.students["small"])
@@ -113,7 +94,7 @@ def test_a_matching_stage_looks_inside_and_a_stage_on_lists_goes_on(mini, teache
         ({"level": "text", "match": "bi.toml", "loss": "kl_div"}, "vectors are matched by a loss on vectors"),
         ({"level": "relations", "match": "bi.toml", "loss": "embed_mse"}, "by a loss on lists"),
         ({"level": "hidden", "match": "lexical.toml", "loss": "embed_mse"}, "nobody can look into it"),
-        ({"loss": LAYERS, "layers_from": "cross.toml"}, "is no bi-encoder"),
+        ({"loss": "layer_alignment", "layers_from": "cross.toml"}, "is no bi-encoder"),
     ],
 )
 def test_what_cannot_be_looked_into_is_refused_before_anything_runs(mini, teachers, tmp_path, stage, message):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from helpers_pipeline import card_of, planned, train
-from mini_pipeline import write_card
+from helpers_pipeline import card_of, evaluate, planned, train
+from mini_pipeline import VOCABULARY, write_card
+from tiny_models import tiny_t5
 
 from rerankdistill.errors import CardError
 from rerankdistill.examples.table import open_examples
@@ -14,6 +19,10 @@ from rerankdistill.pipeline.mining import read_candidates
 from rerankdistill.pipeline.step import Quiet, walk
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.types import Answer, Scale, View
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scores"))
+
+from llm_tiny import save_llama
 
 LOSSES = f"{__name__}:Comparisons", f"{__name__}:BothLogits"
 
@@ -170,3 +179,39 @@ def test_both_logits_arrive_as_no_and_yes(mini, teachers, tmp_path, monkeypatch)
     small["teacher"] = ""
     with pytest.raises(CardError, match="both logits"):
         planned(mini, tmp_path / "out", proof=False)
+
+
+def test_a_language_model_that_compares_teaches_beside_scores_up_to_the_report(mini, teachers, tmp_path):
+    """Of random weights, and asked as a shipped card asks; the arm that is taught nonsense is trained as well."""
+    asked = {"strategy": "sample", "opponents": 2, "answer": "Passage ", "choices": ["A", "B"]}
+    card = {"name": "tiny-duel", "kind": "pairwise", "model": save_llama(tmp_path / "llama"), "scale": "probability",
+            "dtype": "float32", "lengths": {"doc": 40}, "options": asked}  # fmt: skip
+    write_card(teachers / "tiny-duel.toml", card)
+    mini["students"]["small"].update(
+        preferences=str(teachers / "tiny-duel.toml"), preference_depth=4, control="none", shuffled=["scores"]
+    )
+    stage = {"loss": "kl_div + pairwise_preference", "pick": "top"}
+    mini["students"]["small"]["stages"][0].update(stage)
+    mini["check"] = False
+    _, (report,) = evaluate(mini, tmp_path / "out")
+    assert "small" in {row["name"] for row in report["rows"]}
+    for arm in ("small", "small.shuffled-scores"):
+        (result,) = (tmp_path / "out").glob(f"students/{arm}-seed1/result.json")
+        losses = [entry["loss"] for entry in json.loads(result.read_text())["history"] if "loss" in entry]
+        assert np.isfinite(losses).all()
+
+
+def test_both_logits_of_a_t5_teach_a_t5(mini, teachers, tmp_path, monkeypatch):
+    card = {"name": "mono", "kind": "seq2seq", "model": str(tiny_t5(tmp_path / "mono", VOCABULARY, seed=3)),
+            "scale": "logprob", "dtype": "float32", "options": {"tokens": ["true", "false"]}}  # fmt: skip
+    write_card(teachers / "mono.toml", card)
+    small = mini["students"]["small"]
+    small.update(kind="seq2seq", options={"init": str(tiny_t5(tmp_path / "small", VOCABULARY, seed=4, layers=1))})
+    small.update(teacher=str(teachers / "mono.toml"), control="none")
+    small["stages"][0].update(loss="two_logit_mse", options={})
+    small["stages"][0]["train"].update(steps=20, learning_rate=1e-2)
+    mini["check"] = False
+    train(mini, tmp_path / "out")
+    (result,) = (tmp_path / "out").glob("students/small-seed1/result.json")
+    losses = [entry["loss"] for entry in json.loads(result.read_text())["history"] if "loss" in entry]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3]), losses

@@ -24,22 +24,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rerankdistill.cards import Card, parse
+from rerankdistill.cards import parse
 from rerankdistill.contracts import Scores
 from rerankdistill.losses import guards
 from rerankdistill.types import Scale
 
 
-class Options(Card):
+class Options(guards.Tempered):
     form: Literal["js", "reverse", "symmetric", "skew"] = "js"
     skew: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the teacher in what it is compared with; for ``skew`` alone."""
-    tau_student: guards.Temperature = 1.0
-    """Divides the student's scores; a student that scores by cosine wants about 0.05."""
-    tau_teacher: guards.Temperature = 1.0
-    """Divides the teacher's scores; higher is softer."""
     multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    over: guards.Over = "own"
 
 
 class Kind:
@@ -54,8 +49,7 @@ class Kind:
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         options = self.options
         lists = guards.read(scores, "divergence", self.needs, options.over).compact()
-        student = guards.log_softmax(lists.student, lists.use, options.tau_student)
-        teacher = guards.log_softmax(lists.teacher, lists.use, options.tau_teacher)
+        student, teacher = guards.distributions(lists, options)
         return options.multiplier * self._between(student, teacher, lists.use), lists.count()
 
     def _between(self, student: Tensor, teacher: Tensor, use: Tensor) -> Tensor:

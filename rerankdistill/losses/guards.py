@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rerankdistill.contracts import Scores
+from rerankdistill.cards import Card
+from rerankdistill.contracts import Layers, Logits, Preferences, Scores
 from rerankdistill.errors import DataError, RerankDistillError, RerankDistillWarning
 from rerankdistill.types import Scale
 
@@ -32,6 +33,17 @@ ORDERS = frozenset(Scale)
 """Every scale: all of them order documents."""
 
 Result = tuple[Tensor, Tensor]
+
+
+class Tempered(Card):
+    """What losses on two distributions over a list have in common."""
+
+    tau_student: Temperature = 1.0
+    """Divides the student's scores; a student that scores by cosine wants about 0.05."""
+    tau_teacher: Temperature = 1.0
+    """Divides the teacher's scores; higher is softer."""
+    over: Over = "own"
+    """A list is the query's own documents, or every document of the batch that the teacher scored for it."""
 
 
 @dataclass(slots=True)
@@ -69,6 +81,10 @@ class Lists:
         student, use, teacher, label, masked = (part.gather(1, columns) for part in parts)
         return Lists(student, use, teacher, label, positive, masked)
 
+    def is_positive(self) -> Tensor:
+        """``[b, k]`` bool, true at each list's positive."""
+        return torch.arange(self.use.shape[1], device=self.use.device) == self.positive[:, None]
+
     def count(self) -> Tensor:
         """How many lists have anything in them."""
         return self.use.any(1).sum().to(self.student.dtype)
@@ -91,7 +107,7 @@ def read(scores: Scores, loss: str, needs: frozenset[str], over: Over = "batch",
     follows = "teacher" in needs
     for part in (scores.valid, scores.scored if follows else None, scores.own if over == "own" else None):
         use = use if part is None else use & part.bool()
-    _check_student(student, use, loss)
+    check_student(student, use, loss)
     zero = torch.zeros((), dtype=student.dtype, device=student.device)
     teacher = torch.zeros_like(student)
     if follows and scores.teacher is not None:
@@ -133,6 +149,18 @@ def drop_single(use: Tensor, loss: str) -> Tensor:
     return use & ~single[:, None]
 
 
+def warn_of_lists(scores: Scores, loss: str, what: str) -> None:
+    """Warn (once) where documents are compared across queries, and no query has a document besides its own list: of a
+    student that reads pairs, another query's column is another document."""
+    own = scores.own
+    if own is None or len(own) < 2 or not own.numel():
+        return
+    others = ~own.bool() if scores.valid is None else scores.valid.bool() & ~own.bool()
+    if not bool(others.any()):
+        text = f"loss {loss}: {what} compares documents across queries, and this batch has none but each query's own"
+        warnings.warn(f"{text}; take it for a student that compares vectors", RerankDistillWarning, stacklevel=3)
+
+
 def log_softmax(values: Tensor, use: Tensor, tau: float) -> Tensor:
     """``[b, k]`` log of softmax(values / tau) over the cells in use, in log space; 0 in the others."""
     scaled = torch.where(use, values / tau, -torch.inf)
@@ -140,17 +168,21 @@ def log_softmax(values: Tensor, use: Tensor, tau: float) -> Tensor:
     return torch.where(use, scaled.log_softmax(1), torch.zeros_like(scaled))
 
 
+def distributions(lists: Lists, options: Tempered) -> tuple[Tensor, Tensor]:
+    """``[b, k]`` logs of the student's distribution over each list and of the teacher's."""
+    student = log_softmax(lists.student, lists.use, options.tau_student)
+    return student, log_softmax(lists.teacher, lists.use, options.tau_teacher)
+
+
 def contrast(lists: Lists, tau: float, loss: str) -> Result:
-    """Cross-entropy of each list's positive against its negatives, as (sum over queries, number of queries).
+    """Cross-entropy of each list's positive against its negatives, as (``[b]``, ``[b]`` whether a list counts).
 
     Other documents with a label above zero, and masked ones, are no negatives: they leave the denominator.
     """
-    columns = torch.arange(lists.use.shape[1], device=lists.use.device)
-    positive = columns == lists.positive[:, None]
+    positive = lists.is_positive()
     use = lists.use & (positive | ~((lists.label > 0) | lists.masked)) & (lists.positive >= 0)[:, None]
     use = drop_single(use, loss)
-    logs = log_softmax(lists.student, use, tau)
-    return -torch.where(positive & use, logs, 0.0).sum(), use.any(1).sum().to(logs.dtype)
+    return -torch.where(positive & use, log_softmax(lists.student, use, tau), 0.0).sum(1), use.any(1)
 
 
 def vectors(scores: Scores, loss: str, same_dimension: bool) -> tuple[Tensor, Tensor]:
@@ -172,9 +204,86 @@ def vectors(scores: Scores, loss: str, same_dimension: bool) -> tuple[Tensor, Te
         fix = "use similarity_mse, which compares any two dimensions, or a student as wide as its teacher"
         raise DataError(f"student and teacher vectors differ in dimension: {shapes}", where=f"loss {loss}", fix=fix)
     everything = torch.ones_like(student, dtype=torch.bool)
-    _check_student(student, everything, loss)
+    check_student(student, everything, loss)
     _check_teacher(teacher, torch.ones_like(teacher, dtype=torch.bool), loss)
     return student, teacher
+
+
+def queue(scores: Scores, teacher: Tensor, loss: str) -> Tensor:
+    """``[k, d']`` the teacher's vectors of other texts, k being 0 where none are kept. Raises DataError."""
+    kept = None if scores.vectors is None else scores.vectors.queue
+    if kept is None:
+        return teacher[:0]
+    if kept.ndim != 2 or kept.shape[1] != teacher.shape[1]:
+        what = f"the queue has shape {tuple(kept.shape)}, the teacher's vectors {tuple(teacher.shape)}"
+        raise DataError(what, where=f"loss {loss}")
+    kept = kept.detach().to(teacher.dtype)
+    _check_teacher(kept, torch.ones_like(kept, dtype=torch.bool), loss)
+    return kept
+
+
+def comparisons(scores: Scores, use: Tensor, loss: str) -> Preferences:
+    """The teacher's comparisons of documents that are both in use, the probability of the student's dtype.
+
+    Raises:
+        DataError: none at all; not as many of each part; a column that the batch has not; no probability.
+    """
+    require(scores, loss, frozenset({"preferences"}))
+    theirs = cast(Preferences, scores.preferences)
+    row, first, second = (part.long() for part in (theirs.row, theirs.first, theirs.second))
+    probability, shape = theirs.probability.detach().to(widen(scores.student).dtype), use.shape
+    if not row.shape == first.shape == second.shape == probability.shape or row.ndim != 1:
+        raise DataError("row, first, second and probability must be as many", where=f"loss {loss}: preferences")
+    beyond = [(part < 0) | (part >= size) for part, size in ((row, shape[0]), (first, shape[1]), (second, shape[1]))]
+    if bool((beyond[0] | beyond[1] | beyond[2]).any()):
+        what = f"a comparison of a row or a column that the batch of {shape[0]} x {shape[1]} has not"
+        raise DataError(what, where=f"loss {loss}: preferences")
+    kept = use[row, first] & use[row, second] & (first != second)
+    row, first, second, probability = (part[kept] for part in (row, first, second, probability))
+    if not bool(((probability >= 0) & (probability <= 1)).all()):
+        fix = "leave out what was not compared; a teacher of kind pairwise gives P(first is better)"
+        raise DataError("a preference is no probability from 0 to 1", where=f"loss {loss}", fix=fix)
+    return Preferences(row, first, second, probability)
+
+
+def layers(scores: Scores, use: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+    """``[l, b, m]`` scores by layer of the student and of the teacher, 0 where a cell is not in use.
+
+    Raises:
+        DataError: none; not of one shape; a teacher score in use that is not finite.
+    """
+    require(scores, loss, frozenset({"layers"}))
+    pair = cast(Layers, scores.layers)
+    student, teacher = widen(pair.student), pair.teacher.detach()
+    if student.ndim != 3 or student.shape != teacher.shape or student.shape[1:] != use.shape or not len(student):
+        what = f"layers must be [layers, {use.shape[0]}, {use.shape[1]}] of both"
+        shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+        raise DataError(f"{what}: {shapes}", where=f"loss {loss}")
+    for mine, theirs in zip(student, teacher, strict=True):
+        check_student(mine, use, loss)
+        _check_teacher(theirs, use, loss)
+    return torch.where(use, student, 0.0), torch.where(use, teacher.to(student.dtype), 0.0)
+
+
+def logits(scores: Scores, use: Tensor, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+    """``(student [b, m, 2], teacher, use [b, m])``: NaN of the teacher says that it said nothing of that document.
+
+    Raises:
+        DataError: none; not of one shape; infinity.
+    """
+    require(scores, loss, frozenset({"logits"}))
+    pair = cast(Logits, scores.logits)
+    student, teacher = widen(pair.student), pair.teacher.detach()
+    if student.shape != (*use.shape, 2) or teacher.shape != student.shape:
+        what = f"logits must be [{use.shape[0]}, {use.shape[1]}, 2] of both, as (no, yes)"
+        shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+        raise DataError(f"{what}: {shapes}", where=f"loss {loss}")
+    use = use & ~teacher.isnan().any(2)
+    for mine, theirs in zip(student.unbind(2), teacher.unbind(2), strict=True):
+        check_student(mine, use, loss)
+        _check_teacher(theirs, use, loss)
+    kept = use[:, :, None]
+    return torch.where(kept, student, 0.0), torch.where(kept, teacher.to(student.dtype), 0.0), use
 
 
 def _check_shapes(scores: Scores, loss: str) -> None:
@@ -193,7 +302,7 @@ def _check_shapes(scores: Scores, loss: str) -> None:
         raise DataError(what, where=f"loss {loss}")
 
 
-def _check_student(student: Tensor, use: Tensor, loss: str) -> None:
+def check_student(student: Tensor, use: Tensor, loss: str) -> None:
     bad = (~torch.isfinite(student.detach()) & use).nonzero()
     if len(bad):
         what = f"the student's output is not finite at row {int(bad[0, 0])}, column {int(bad[0, 1])}"

@@ -19,22 +19,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rerankdistill.cards import Card, parse
+from rerankdistill.cards import parse
 from rerankdistill.contracts import Scores
 from rerankdistill.losses import guards
 from rerankdistill.types import Scale
 
 
-class Options(Card):
-    tau_student: guards.Temperature = 1.0
-    """Divides the student's scores; a student that scores by cosine wants about 0.05."""
-    tau_teacher: guards.Temperature = 1.0
-    """Divides the teacher's scores; higher is softer."""
+class Options(guards.Tempered):
     multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the label in the target. A list without a label above zero follows the teacher alone."""
-    over: guards.Over = "own"
-    """A list is the query's own documents, or every document of the batch that the teacher scored for it."""
 
 
 class Kind:
@@ -51,8 +45,7 @@ class Kind:
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         options = self.options
         lists = guards.read(scores, "kl_div", self.needs, options.over)
-        student = guards.log_softmax(lists.student, lists.use, options.tau_student)
-        log_target = guards.log_softmax(lists.teacher, lists.use, options.tau_teacher)
+        student, log_target = guards.distributions(lists, options)
         target = torch.where(lists.use, log_target.exp(), 0.0)
         entropy = target * log_target
         if options.alpha:

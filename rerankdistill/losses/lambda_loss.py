@@ -26,7 +26,7 @@ from torch.nn.functional import logsigmoid
 
 from rerankdistill.cards import Card, parse
 from rerankdistill.contracts import Scores
-from rerankdistill.losses import _ranks, guards
+from rerankdistill.losses import _pairs, _ranks, guards
 from rerankdistill.types import Scale
 
 
@@ -41,7 +41,7 @@ class Options(Card):
     """nDCG@k of the student's list: which pairs count, and the ideal. None: the whole list."""
     within: Literal["either", "both"] = "either"
     """How many of a pair stand in the student's top k; with ``both`` a document below it can never rise."""
-    reduction: Literal["mean_query", "mean_pairs"] = "mean_query"
+    reduction: _pairs.Reduction = "mean_query"
     over: guards.Over = "own"
 
 
@@ -61,16 +61,12 @@ class Kind:
         grades = _ranks.grades(lists, self.options.grades)
         ranks = _ranks.by_column(lists.student.detach(), lists.use)
         pairs = self._pairs(lists.use, grades, ranks)
-        margins = torch.where(pairs, lists.student[:, :, None] - lists.student[:, None, :], 0.0)
-        weights = self._weights(grades, ranks)
-        losses = torch.where(pairs, -weights * logsigmoid(self.options.sigma * margins), 0.0)
-        counts = pairs.sum((1, 2)).to(losses.dtype)
-        if self.options.reduction == "mean_pairs":
-            return losses.sum(), counts.sum()
-        return (losses.sum((1, 2)) / counts.clamp(min=1)).sum(), (counts > 0).sum().to(losses.dtype)
+        margins = _pairs.gaps(lists.student, pairs)
+        losses = -self._weights(grades, ranks) * logsigmoid(self.options.sigma * margins)
+        return _pairs.reduce(losses, pairs, self.options.reduction)
 
     def _pairs(self, use: Tensor, grades: Tensor, ranks: Tensor) -> Tensor:
-        pairs = use[:, :, None] & use[:, None, :] & (grades[:, :, None] > grades[:, None, :])
+        pairs = _pairs.above(grades, use)
         if self.options.k is None:
             return pairs
         top = ranks <= self.options.k

@@ -17,18 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rerankdistill.cards import Card, parse
+from rerankdistill.cards import parse
 from rerankdistill.contracts import Scores
 from rerankdistill.losses import guards
 from rerankdistill.types import Scale
 
 
-class Options(Card):
-    tau_student: guards.Temperature = 1.0
-    """Divides the student's scores; a student that scores by cosine wants about 0.05."""
-    tau_teacher: guards.Temperature = 1.0
-    """Divides the teacher's scores; higher is softer."""
-    over: guards.Over = "own"
+class Options(guards.Tempered):
+    pass
 
 
 class Kind:
@@ -42,7 +38,6 @@ class Kind:
 
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         lists = guards.read(scores, "listnet", self.needs, self.options.over).compact()
-        student = guards.log_softmax(lists.student, lists.use, self.options.tau_student)
-        teacher = guards.log_softmax(lists.teacher, lists.use, self.options.tau_teacher)
+        student, teacher = guards.distributions(lists, self.options)
         target = torch.where(lists.use, teacher.exp(), 0.0)
         return -(target * student).sum(), lists.count()

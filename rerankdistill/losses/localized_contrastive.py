@@ -38,4 +38,5 @@ class Kind:
 
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         lists = guards.read(scores, "localized_contrastive", self.needs, "own")
-        return guards.contrast(lists.compact(), self.options.tau, "localized_contrastive")
+        losses, counted = guards.contrast(lists.compact(), self.options.tau, "localized_contrastive")
+        return losses.sum(), counted.sum().to(losses.dtype)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from rerankdistill.cards import Card, parse
 from rerankdistill.contracts import Scores
-from rerankdistill.losses import guards
+from rerankdistill.losses import _pairs, guards
 from rerankdistill.types import Scale
 
 
@@ -65,22 +65,17 @@ class Kind:
         if margin is None:
             residual = residual - self.options.scale * (_ratio(lists) if self.options.fit else 1.0) * lists.teacher
         pairs = self._pairs(lists)
-        gaps = residual[:, :, None] - residual[:, None, :] - (margin or 0.0)
-        squares = torch.where(pairs, gaps, 0.0).square()
-        counts = pairs.sum((1, 2)).to(squares.dtype)
-        if self.options.pairs == "all_n2":
-            return (squares.sum((1, 2)) / counts.clamp(min=1)).sum(), lists.count()
-        return squares.sum(), counts.sum()
+        squares = (_pairs.gaps(residual, pairs) - (margin or 0.0)).square()
+        return _pairs.reduce(squares, pairs, "mean_query" if self.options.pairs == "all_n2" else "mean_pairs")
 
     def _pairs(self, lists: guards.Lists) -> Tensor:
-        both = lists.use[:, :, None] & lists.use[:, None, :]
+        both = _pairs.both(lists.use)
         if self.options.pairs == "all_n2":
             return both
-        preferred = both & (lists.teacher[:, :, None] > lists.teacher[:, None, :])
+        preferred = _pairs.above(lists.teacher, lists.use)
         if self.options.pairs == "all":
             return preferred
-        columns = torch.arange(lists.use.shape[1], device=lists.use.device)
-        positive = columns == lists.positive[:, None]
+        positive = lists.is_positive()
         given = both & positive[:, :, None] & ~positive[:, None, :]
         if self.options.pairs == "given":
             return given

@@ -21,14 +21,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rerankdistill.cards import Card, parse
 from rerankdistill.contracts import Scores
-from rerankdistill.losses import _ranks, guards
+from rerankdistill.losses import _pairs, _ranks, guards
 from rerankdistill.types import Scale
 
 
@@ -38,7 +37,7 @@ class Options(Card):
     targets: Literal["hard", "soft"] = "hard"
     weights: Literal["even", "ranks"] = "even"
     """What a pair counts; ``ranks`` makes the top of the list count most."""
-    reduction: Literal["mean_query", "mean_pairs"] = "mean_query"
+    reduction: _pairs.Reduction = "mean_query"
     over: guards.Over = "own"
 
 
@@ -56,23 +55,17 @@ class Kind:
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         lists = guards.read(scores, "ranknet", self.needs, self.options.over).compact()
         pairs = self._pairs(lists)
-        margins = torch.where(pairs, lists.student[:, :, None] - lists.student[:, None, :], 0.0)
+        margins = _pairs.gaps(lists.student, pairs)
         losses = -logsigmoid(self.options.sigma * margins)
         if self.options.targets == "soft":
-            preference = torch.where(pairs, lists.teacher[:, :, None] - lists.teacher[:, None, :], 0.0)
-            losses = losses + (-preference).sigmoid() * self.options.sigma * margins
+            losses = losses + (-_pairs.gaps(lists.teacher, pairs)).sigmoid() * self.options.sigma * margins
         if self.options.weights == "ranks":
             ranks = _ranks.by_column(lists.teacher, lists.use)
             losses = losses / (ranks[:, :, None] + ranks[:, None, :])
-        losses = torch.where(pairs, losses, 0.0)
-        counts = pairs.sum((1, 2)).to(losses.dtype)
-        if self.options.reduction == "mean_pairs":
-            return losses.sum(), counts.sum()
-        return (losses.sum((1, 2)) / counts.clamp(min=1)).sum(), (counts > 0).sum().to(losses.dtype)
+        return _pairs.reduce(losses, pairs, self.options.reduction)
 
     def _pairs(self, lists: guards.Lists) -> Tensor:
         """Which (i, j) count: i preferred to j, or with soft targets every two documents once."""
-        both = lists.use[:, :, None] & lists.use[:, None, :]
         if self.options.targets == "soft":
-            return both.triu(1)
-        return both & (lists.teacher[:, :, None] > lists.teacher[:, None, :])
+            return _pairs.both(lists.use).triu(1)
+        return _pairs.above(lists.teacher, lists.use)

@@ -12,22 +12,19 @@ The similarity term of Zhang et al. 2024 (Jasper and Stella), arXiv:2412.19048.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from rerankdistill.cards import Card, parse
 from rerankdistill.contracts import Scores
-from rerankdistill.errors import CardError
-from rerankdistill.losses import guards
+from rerankdistill.losses import _vectors, guards
 from rerankdistill.types import Scale
 
 
 class Options(Card):
-    dims: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    dims: _vectors.Dims = ()
     """Lengths of the prefixes; empty: the whole vector."""
 
 
@@ -42,16 +39,8 @@ class Kind:
 
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         student, teacher = guards.vectors(scores, "similarity_mse", same_dimension=False)
-        dims = self.options.dims or (student.shape[1],)
-        if max(dims) > student.shape[1]:
-            what = f"dims reach {max(dims)}, the student's vectors have {student.shape[1]}"
-            raise CardError(what, where="loss similarity_mse")
+        cut = _vectors.prefixes(student, self.options.dims, "similarity_mse")
         with torch.autocast(student.device.type, enabled=False):  # the product stays in float32 at least
-            wanted = _cosines(teacher)
-            squares = [(_cosines(student[:, :dim]) - wanted).square().sum() for dim in dims]
+            wanted = _vectors.cosines(teacher)
+            squares = [(_vectors.cosines(part) - wanted).square().sum() for part in cut]
         return torch.stack(squares).mean(), student.new_tensor(len(student) ** 2)
-
-
-def _cosines(vectors: Tensor) -> Tensor:
-    unit = normalize(vectors, eps=1e-8)
-    return unit @ unit.T

@@ -4,8 +4,8 @@ r"""Divergence to a target on the way from the student to its teacher, for a tea
           \mathrm{softmax}(s)\right), \quad \bar{s} = s \text{ without gradient}
 
 ``share`` is lambda, the teacher's part of the target: 1 is ``kl_div``, 0 would teach nothing. As published it grows
-during the training; a loss does not know the step, so train in stages, each with a higher share. The two temperatures
-bring student and teacher to one unit before they are mixed.
+during the training: ``share = { from = 0.2, to = 1.0 }``. The two temperatures bring student and teacher to one unit
+before they are mixed.
 
 By hand: s = (0, 0), t = (2 ln 3, 0), lambda = 1/2: the target is (3/4, 1/4), so 3/4 ln 3/2 + 1/4 ln 1/2 = 0.1308.
 
@@ -20,20 +20,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rerankdistill.cards import Card, parse
+from rerankdistill.cards import parse
 from rerankdistill.contracts import Scores
 from rerankdistill.losses import guards
 from rerankdistill.types import Scale
 
 
-class Options(Card):
+class Options(guards.Tempered):
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the teacher's scores in the target; the rest are the student's own."""
-    tau_student: guards.Temperature = 1.0
-    """Divides the student's scores; a student that scores by cosine wants about 0.05."""
-    tau_teacher: guards.Temperature = 1.0
-    """Divides the teacher's scores; higher is softer."""
-    over: guards.Over = "own"
 
 
 class Kind:

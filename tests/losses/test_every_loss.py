@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rerankdistill.contracts import Scores, Vectors
+from rerankdistill.contracts import Layers, Logits, Preferences, Scores, Vectors
 from rerankdistill.errors import CardError, DataError
 from rerankdistill.types import Scale
 
@@ -39,27 +39,32 @@ def test_it_computes_in_float32_at_least(every, randomly, dtype):
     assert total >= 0
 
 
-def test_it_has_a_gradient_and_gives_the_teacher_none(every, randomly):
-    scores = randomly()
-    scores.teacher.requires_grad_()
-    scores.vectors.teacher.requires_grad_()
-    total, _ = every()(scores)
+def test_it_has_a_gradient_and_gives_the_teacher_none(every, randomly, learner_of):
+    scores, loss = randomly(), every()
+    said = scores.preferences.probability
+    theirs = [scores.teacher, said, *(pair.teacher for pair in (scores.vectors, scores.layers, scores.logits))]
+    for tensor in theirs:
+        tensor.requires_grad_()
+    total, _ = loss(scores)
     total.backward()
-    leaf = scores.vectors.student if "vectors" in every().needs else scores.student
+    leaf = learner_of(loss.needs, scores)
     assert leaf.grad is not None
     assert leaf.grad.abs().max() > 0
-    assert scores.teacher.grad is None
-    assert scores.vectors.teacher.grad is None
+    assert all(tensor.grad is None for tensor in theirs)
 
 
 def test_it_is_a_pure_function(every, randomly):
+    def tensors(scores: Scores) -> list[torch.Tensor]:
+        parts = [scores.vectors, scores.layers, scores.logits]
+        found = [scores.student, scores.teacher, scores.docs, scores.preferences.probability]
+        return [each.detach() for each in (*found, *(part.student for part in parts), *(p.teacher for p in parts))]
+
     loss, scores = every(), randomly()
-    before = scores.student.detach().clone(), scores.teacher.clone(), scores.vectors.student.detach().clone()
+    before = [each.clone() for each in tensors(scores)]
     first, second = loss(scores), loss(scores)
     assert first[0].item() == second[0].item()
     assert first[1].item() == second[1].item()
-    after = scores.student, scores.teacher, scores.vectors.student
-    assert all(torch.equal(old, new.detach()) for old, new in zip(before, after, strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(before, tensors(scores), strict=True))
 
 
 def test_a_misspelt_option_is_refused_and_what_was_meant_is_said(every):
@@ -73,21 +78,28 @@ def test_a_missing_field_is_refused(every):
         every()(bare)
 
 
-def test_everything_masked_is_zero_with_zero_weight_and_no_nan(every_on_lists, randomly):
-    scores = randomly()
+def test_everything_masked_is_zero_with_zero_weight_and_no_nan(every_on_lists, randomly, learner_of):
+    scores, loss = randomly(), every_on_lists()
     scores.student = torch.full_like(scores.student, torch.nan).requires_grad_()
+    for pair in (scores.layers, scores.logits):
+        pair.student = torch.full_like(pair.student, torch.nan).requires_grad_()
+    scores.docs = torch.full_like(scores.docs, torch.nan).requires_grad_()
     scores.valid = torch.zeros_like(scores.student, dtype=torch.bool)
-    total, weight = every_on_lists()(scores)
+    total, weight = loss(scores)
     total.backward()
     assert total.item() == 0
     assert weight.item() == 0
-    assert torch.equal(scores.student.grad, torch.zeros_like(scores.student))
+    leaf = learner_of(loss.needs, scores)
+    assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0)])
 def test_a_batch_without_queries_or_without_documents_is_zero_with_zero_weight(every_on_lists, shape):
-    empty = torch.zeros(shape)
+    empty, none = torch.zeros(shape), torch.empty(0, dtype=torch.long)
     scores = Scores(empty.clone().requires_grad_(), teacher=empty, label=empty, positive=torch.full(shape[:1], -1))
+    scores.layers = Layers(torch.zeros(2, *shape).requires_grad_(), torch.zeros(2, *shape))
+    scores.logits = Logits(torch.zeros(*shape, 2).requires_grad_(), torch.zeros(*shape, 2))
+    scores.docs, scores.preferences = torch.zeros(shape[1], shape[1]), Preferences(none, none, none, torch.empty(0))
     total, weight = every_on_lists()(scores)
     total.backward()
     assert total.item() == weight.item() == 0
@@ -95,53 +107,53 @@ def test_a_batch_without_queries_or_without_documents_is_zero_with_zero_weight(e
 
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf, 99.0])
 def test_a_padded_cell_changes_nothing_and_gets_exactly_zero_gradient_whatever_it_holds(
-    every_on_lists, randomly, garbage
+    every_on_lists, randomly, widened, learner_of, garbage
 ):
     scores, loss = randomly(), every_on_lists()
     total, weight = loss(scores)
-    (plain,) = torch.autograd.grad(total, scores.student)
-
-    def pad(values: torch.Tensor, fill: float) -> torch.Tensor:
-        return torch.cat([values.detach(), torch.full((len(values), 2), fill, dtype=values.dtype)], 1)
-
-    padded = Scores(
-        pad(scores.student, garbage).requires_grad_(),
-        teacher=pad(scores.teacher, garbage),
-        label=pad(scores.label, 3.0),
-        positive=scores.positive,
-        valid=pad(torch.ones_like(scores.student), 0.0).bool(),
-    )
+    (plain,) = torch.autograd.grad(total, learner_of(loss.needs, scores))
+    padded = widened(scores, garbage)
     wider, same_weight = loss(padded)
-    (found,) = torch.autograd.grad(wider, padded.student)
+    wider.backward()
+    found = learner_of(loss.needs, padded).grad
     assert torch.allclose(wider, total, rtol=1e-12)
     assert same_weight == weight
-    assert torch.allclose(found[:, :-2], plain, atol=1e-14)
-    assert torch.equal(found[:, -2:], torch.zeros_like(found[:, -2:]))
+    axis = 1 if "logits" in loss.needs else -1
+    kept, extra = found.split([plain.shape[axis], 2], axis)
+    assert torch.allclose(kept, plain, atol=1e-14)
+    assert torch.equal(extra, torch.zeros_like(extra))
+    if padded.docs.grad is not None:
+        assert not padded.docs.grad[-2:].any()
+        assert not padded.docs.grad[:, -2:].any()
 
 
-def test_sums_and_weights_of_micro_batches_add_up(every_on_lists, randomly):
-    scores, loss = randomly(b=4), every_on_lists()
+def test_sums_and_weights_of_micro_batches_add_up(every_by_query, randomly, rows_of):
+    scores, loss = randomly(b=4), every_by_query()
     whole = loss(scores)
-
-    def rows(part: slice) -> Scores:
-        names = ("teacher", "label", "positive")
-        return Scores(scores.student[part], **{name: getattr(scores, name)[part] for name in names})
-
-    chunks = [loss(rows(slice(0, 1))), loss(rows(slice(1, 4)))]
+    chunks = [loss(rows_of(scores, slice(0, 1))), loss(rows_of(scores, slice(1, 4)))]
     assert torch.allclose(sum(total for total, _ in chunks), whole[0])
     assert sum(weight for _, weight in chunks) == whole[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_scores_of_800_stay_finite(every, dtype, make):
-    student = [[800.0, -750.0, 10.0, 0.0], [-600.0, 600.0, 599.0, -599.0]]
-    teacher = [[-500.0, 400.0, 0.0, 30.0], [700.0, 0.0, -700.0, 1.0]]
+def test_scores_of_800_stay_finite(every, dtype, make, learner_of):
+    loss, student = every(), torch.tensor([[800.0, -750.0, 10.0, 0.0], [-600.0, 600.0, 599.0, -599.0]])
+    teacher = torch.tensor([[-500.0, 400.0, 0.0, 30.0], [700.0, 0.0, -700.0, 1.0]])
     scores = make(student, teacher, [0, 1], dtype, label=torch.eye(2, 4))
-    scores.vectors = Vectors(scores.student, scores.teacher)
-    total, _ = every()(scores)
+
+    def leaf(*rows: torch.Tensor, axis: int = 0) -> torch.Tensor:
+        return torch.stack(rows, axis).to(dtype).requires_grad_()
+
+    scores.vectors = Vectors(leaf(*student, *(student / 7)[:, [1, 3, 0, 2]]), leaf(*teacher, *teacher / 7).detach())
+    scores.layers = Layers(leaf(student, -student), leaf(teacher, -teacher).detach())
+    scores.logits = Logits(leaf(student, -student, axis=2), leaf(teacher, -teacher, axis=2).detach())
+    scores.docs = torch.eye(4).to(dtype).requires_grad_()
+    row, first, second = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 2, 3]])
+    scores.preferences = Preferences(row, first, second, torch.tensor([0.0, 0.25, 1.0], dtype=dtype))
+    total, _ = loss(scores)
     total.backward()
     assert torch.isfinite(total)
-    assert torch.isfinite(scores.student.grad).all()
+    assert torch.isfinite(learner_of(loss.needs, scores).grad).all()
 
 
 def test_autocast_to_bfloat16_does_not_round_the_loss(every, randomly):

@@ -27,6 +27,7 @@ SHELVES = {
     "pipelines": "scripts",
     "recipes": "scripts/recipes",
     "sweeps": "scripts/sweeps",
+    "styles": "scripts/styles",
 }
 """What a shelf of cards is called in the wheel, and its folder in a checkout."""
 WITHIN = {"pipelines": "recipes"}

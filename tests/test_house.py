@@ -187,7 +187,7 @@ def test_every_shipped_card_is_in_the_wheel():
         f"scripts/{path.name}": f"rerankdistill/shipped/pipelines/{path.name}"
         for path in (ROOT / "scripts").glob("*.toml")
     }
-    wanted |= {f"scripts/{shelf}": f"rerankdistill/shipped/{shelf}" for shelf in ("recipes", "sweeps")}
+    wanted |= {f"scripts/{shelf}": f"rerankdistill/shipped/{shelf}" for shelf in ("recipes", "sweeps", "styles")}
     assert {key: place for key, place in places.items() if key.startswith("scripts/")} == wanted
 
 

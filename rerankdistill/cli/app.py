@@ -104,12 +104,14 @@ def quiet_libraries(debug: bool) -> None:
 def register() -> None:
     """Hang every verb onto the app. The modules import only typer; each verb imports what it does when it is called."""
     from rerankdistill.cli import shelves, steps, walks
+    from rerankdistill.cli.adapt import adapt
     from rerankdistill.cli.doctor import doctor
     from rerankdistill.cli.sweep import sweep
 
     app.command("train")(walks.train)
     app.command("eval")(walks.evaluate)
     app.command("sweep")(sweep)
+    app.command("adapt")(adapt)
     for verb in (steps.index, steps.search, steps.candidates, steps.score, steps.examples, steps.rerank, steps.report):
         app.command(verb.__name__)(verb)
     for name, shelf in shelves.SHELVES.items():

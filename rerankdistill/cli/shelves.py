@@ -1,4 +1,4 @@
-"""``teachers``, ``indexes``, ``pipelines``, ``sweeps``, ``losses``, ``collections``: list, show, copy, check …"""
+"""The shelves of cards, ``losses`` and ``collections``: list, show, copy, check …"""
 
 from __future__ import annotations
 
@@ -95,6 +95,14 @@ def _check_sweep(name: str) -> str:
     return "\n".join(told)
 
 
+def _check_style(name: str) -> str:
+    from rerankdistill.queries.styles import load_style
+
+    style = load_style(name)
+    ways = [way for way, can in (("by rules", style.rule), ("by a language model", style.prompt)) if can]
+    return f"{name}: good; written {' and '.join(ways)}"
+
+
 def _losses() -> typer.Typer:
     shelf = typer.Typer(help="The losses a student can be trained with.", no_args_is_help=True)
 
@@ -163,6 +171,7 @@ SHELVES = {
     "indexes": _card_shelf("indexes", "indexes", _check_index),
     "pipelines": _card_shelf("pipelines", "pipelines", _check_pipeline),
     "sweeps": _card_shelf("sweeps", "sweeps", _check_sweep),
+    "styles": _card_shelf("styles", "styles", _check_style),
     "losses": _losses(),
     "collections": _collections(),
 }

@@ -8,7 +8,7 @@ import pytest
 
 from rerankdistill import cards, kinds
 
-SHELVES = ["teachers", "indexes", "pipelines", "sweeps"]
+SHELVES = ["teachers", "indexes", "pipelines", "sweeps", "styles"]
 
 
 @pytest.mark.parametrize("shelf", SHELVES)

@@ -52,7 +52,7 @@ class FakeModel:
         self.options.append(tuple(options))
         return np.array([[self.rule(ask, option) for option in options] for ask in asks], np.float32)
 
-    def write(self, asks, max_tokens, stop=()):
+    def write(self, asks, max_tokens, stop=(), how=None):
         self._note(asks)
         return [" ".join(self.says(ask).split(" ")[:max_tokens]) for ask in asks]
 

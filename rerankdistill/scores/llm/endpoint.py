@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.errors import CardError
-from rerankdistill.scores.llm.model import Ask
+from rerankdistill.scores.llm.model import GREEDY, Ask, Sampling
 from rerankdistill.scores.llm.purse import Prices, Purse, Tokens
 from rerankdistill.scores.llm.replies import bare, begins, likeliest_tokens, match, span, until, written
 from rerankdistill.scores.llm.wire import EndpointRefused, Wire, WireOptions
@@ -165,9 +165,13 @@ class ChatEndpoint:
         rows = self._each(asks, budget, lambda ask, stop, held: self._choose(ask, marks, stop, held))
         return np.array(rows, np.float32).reshape(len(asks), len(options))
 
-    def write(self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """What the model writes, at temperature 0. An answer without any text counts as malformed."""
-        more = {"stop": list(stop[:MOST_STOPS])} if stop else {}
+    def write(
+        self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = (), how: Sampling = GREEDY
+    ) -> list[str]:
+        """What the model writes. An answer without any text counts as malformed."""
+        more: dict[str, Any] = {"stop": list(stop[:MOST_STOPS])} if stop else {}
+        if how.temperature:
+            more |= {"temperature": how.temperature, "seed": how.seed}
 
         def one(ask: Ask, given_up: threading.Event, held: Tokens) -> str:
             reply = self._wire.post("chat/completions", self._body(ask, max_tokens, more), held, given_up)

@@ -15,7 +15,7 @@ from rerankdistill.errors import CardError, DataError
 from rerankdistill.kinds import missing
 from rerankdistill.scores.card import Context, ScorerCard
 from rerankdistill.scores.llm.layout import Layout
-from rerankdistill.scores.llm.model import Ask
+from rerankdistill.scores.llm.model import GREEDY, Ask, Sampling
 from rerankdistill.scores.llm.open import LocalOptions
 from rerankdistill.scores.llm.reader import Job, Reader
 from rerankdistill.scores.llm.writer import write
@@ -148,8 +148,10 @@ class LocalModel:
         self._count(len(rows))
         return out
 
-    def write(self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """What the model writes next, greedily, up to ``max_tokens`` tokens, its end of turn, or the first of ``stop``
+    def write(
+        self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = (), how: Sampling = GREEDY
+    ) -> list[str]:
+        """What the model writes next, up to ``max_tokens`` tokens, its end of turn, or the first of ``stop``
         (left out).
 
         Raises:
@@ -160,7 +162,7 @@ class LocalModel:
         prompts = [[*head, *tail] for head, tail in self.layout.split(asks)]
         self._check([len(prompt) + max_tokens for prompt in prompts])
         texts, generated = write(
-            self.model, self.layout.tokenizer, prompts, max_tokens, stop, self.options.token_budget
+            self.model, self.layout.tokenizer, prompts, max_tokens, stop, self.options.token_budget, how
         )
         self._usage["prompt_tokens"] += sum(map(len, prompts))
         self._usage["generated_tokens"] += generated

@@ -33,6 +33,17 @@ class Ask(NamedTuple):
         return self.shared + self.own
 
 
+class Sampling(NamedTuple):
+    """How what is written is drawn: ``temperature`` 0 takes the likeliest token each time; above it, ``seed`` decides
+    (with the questions of the batch, so that the same ones asked together are answered alike)."""
+
+    temperature: float = 0.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
+
+
 class LanguageModel(Protocol):
     """A causal language model that was trained to follow instructions, or a plain one."""
 
@@ -58,8 +69,10 @@ class LanguageModel(Protocol):
             CardError: two options begin with the same token.
         """
 
-    def write(self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """What the model writes next, greedily, up to ``max_tokens`` tokens or the first of ``stop`` (left out)."""
+    def write(
+        self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = (), how: Sampling = GREEDY
+    ) -> list[str]:
+        """What the model writes next, up to ``max_tokens`` tokens or the first of ``stop`` (left out)."""
 
     def likelihood(self, asks: Sequence[Ask], texts: Sequence[str]) -> FloatArray:
         """``[len(asks)]`` mean log-probability per token of a text as the answer to each question."""

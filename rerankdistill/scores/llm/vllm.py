@@ -21,7 +21,7 @@ from rerankdistill import packed
 from rerankdistill.errors import DataError
 from rerankdistill.kinds import missing
 from rerankdistill.scores.llm.local import LocalModel
-from rerankdistill.scores.llm.model import Ask
+from rerankdistill.scores.llm.model import GREEDY, Ask, Sampling
 from rerankdistill.types import FloatArray
 
 MOST_OPTIONS = 64
@@ -89,11 +89,13 @@ class VllmModel(LocalModel):
             out[row] = np.mean([each[token].logprob for each, token in zip(told, targets[row], strict=True)])
         return out
 
-    def write(self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
-        """What the model writes next, greedily; see :class:`LocalModel`."""
+    def write(
+        self, asks: Sequence[Ask], max_tokens: int, stop: Sequence[str] = (), how: Sampling = GREEDY
+    ) -> list[str]:
+        """What the model writes next; see :class:`LocalModel`."""
         prompts = [[*head, *tail] for head, tail in self.layout.split(asks)]
-        how = {"max_tokens": max_tokens, "stop": list(stop) or None, "skip_special_tokens": False}
-        answers = self._ask(prompts, how)
+        about = {"max_tokens": max_tokens, "stop": list(stop) or None, "skip_special_tokens": False}
+        answers = self._ask(prompts, {**about, "temperature": how.temperature, "seed": how.seed})
         self._usage["generated_tokens"] += sum(len(answer.outputs[0].token_ids) for answer in answers)
         return [str(answer.outputs[0].text) for answer in answers]
 
@@ -109,7 +111,7 @@ class VllmModel(LocalModel):
         lora = LoRARequest("adapter", 1, packed.resolve(adapter, self.context.base)) if adapter else None
         answers: list[Any] = model.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
-            SamplingParams(temperature=0.0, **how),
+            SamplingParams(**{"temperature": 0.0, **how}),
             lora_request=lora,
             use_tqdm=False,
         )

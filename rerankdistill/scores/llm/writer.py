@@ -1,4 +1,4 @@
-"""Greedy writing in batches."""
+"""Writing in batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rerankdistill.encoding import plan_batches
+from rerankdistill.scores.llm.model import GREEDY, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,13 @@ LEAST_ROWS = 4
 
 
 def write(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[str], token_budget: int
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    max_tokens: int,
+    stop: Sequence[str],
+    token_budget: int,
+    how: Sampling = GREEDY,
 ) -> tuple[list[str], int]:
     """What a model writes after each prompt, up to a stop string (left out) or the end of its turn; and the number of
     tokens that it wrote in all.
@@ -25,6 +32,9 @@ def write(
     from transformers import StoppingCriteriaList
 
     texts, written = [""] * len(prompts), 0
+    drawn = {"do_sample": True, "temperature": how.temperature} if how.temperature else {"do_sample": False}
+    if how.temperature:
+        torch.manual_seed(how.seed)
     ends = set(model.generation_config.eos_token_id or ())
     for rows in plan_batches([len(prompt) + max_tokens for prompt in prompts], token_budget, LEAST_ROWS):
         width = max(len(prompts[row]) for row in rows)
@@ -39,6 +49,7 @@ def write(
                 attention_mask=mask.to(model.device),
                 max_new_tokens=max_tokens,
                 stopping_criteria=stops,
+                **drawn,
             )
         for row, ids in zip(rows, out[:, width:].tolist(), strict=True):
             texts[row], count = finish(tokenizer, ids, ends, stop)

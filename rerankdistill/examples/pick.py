@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rerankdistill.errors import UsageError
 from rerankdistill.types import Example
 
-Strategy = Literal["top", "random", "log_random", "top_and_random", "single_relevant", "all_relevant"]
+Strategy = Literal["top", "random", "log_random", "top_and_random", "bottom", "single_relevant", "all_relevant"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
@@ -24,6 +24,7 @@ def pick(example: Example, n: int, strategy: Strategy = "random", seed: int = 0,
     - ``random``: any, with equal chances;
     - ``log_random``: any, document of rank r with a chance in proportion to 1 / log2(1 + r);
     - ``top_and_random``: the highest half, and any of the rest;
+    - ``bottom``: the lowest of those that have a score: found for the query, and no answer to it (Gecko's negatives);
     - ``single_relevant``: one document with a label above zero (another one each epoch, where there are several)
       becomes the positive, and the others have none;
     - ``all_relevant``: documents with a label above zero, up to half of the list (others each epoch, where there are
@@ -54,6 +55,8 @@ def pick(example: Example, n: int, strategy: Strategy = "random", seed: int = 0,
         kept = relevant[np.sort(chance.choice(len(relevant), count, replace=False))] if count else kept
         others = others[example.labels[others] <= 0]
     room = n - (positive >= 0) - len(kept)
+    if strategy == "bottom" and len(known := others[~np.isnan(example.scores[others])]) >= room:
+        others = known
     if len(others) > room:
         others = others[_choose(len(others), room, strategy, chance)]
     columns = np.concatenate([[positive], kept, others]) if positive >= 0 else np.concatenate([kept, others])
@@ -93,6 +96,8 @@ def _choose(count: int, room: int, strategy: Strategy, chance: np.random.Generat
     """``room`` of ``count`` ranks, ascending."""
     if strategy == "top":
         return np.arange(room)
+    if strategy == "bottom":
+        return np.arange(count - room, count)
     first = -(-room // 2) if strategy == "top_and_random" else 0
     rest = count - first
     odds = 1 / np.log2(2.0 + np.arange(rest)) if strategy == "log_random" else np.ones(rest)

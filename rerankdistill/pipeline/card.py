@@ -59,11 +59,11 @@ class StageCard(Card):
     vectors; 0: those of the step alone."""
     texts: tuple[MatchText, ...] = ("docs",)
     """What is encoded for ``match``; what is named twice is met twice as often."""
-    level: Literal["text", "hidden", "relations"] = "text"
+    level: Literal["text", "hidden", "relations", "attention"] = "text"
     """What is matched of the model named by ``match``. ``text``: vectors of whole texts. ``hidden``: of every token,
-    layer by layer, by a loss on vectors. ``relations``: how tokens attend to each other in the last layer, by a loss on
-    lists. The last two are for a student whose vocabulary is that model's; see
-    :mod:`rerankdistill.students.layerwise`."""
+    layer by layer, by a loss on vectors. ``relations``: how alike tokens are in the last layer's attention,
+    ``attention``: how much they attend to each other in every layer, both by a loss on lists. All but the first are for
+    a student whose vocabulary is that model's; see :mod:`rerankdistill.students.layerwise`."""
     layers_from: str = ""
     """Card of a bi-encoder teacher whose layers' scores the loss ``layer_alignment`` follows."""
     layer_pairs: int = Field(default=3, ge=1)
@@ -76,7 +76,9 @@ class StageCard(Card):
     """In this stage the student reads so many tokens of a document (a cross-encoder: of a pair) at most; 0: its own
     limit. Learning from the beginnings of documents is cheaper, and what is learned holds for the rest."""
     list_size: int = Field(default=8, gt=1)
-    pick: Literal["top", "random", "log_random", "top_and_random", "single_relevant", "all_relevant"] = "top_and_random"
+    pick: Literal["top", "random", "log_random", "top_and_random", "bottom", "single_relevant", "all_relevant"] = (
+        "top_and_random"
+    )
     live: bool = True
     """Let the teacher score every document of the batch for every query, where it can."""
     remine: bool = False

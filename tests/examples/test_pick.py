@@ -63,6 +63,13 @@ def test_top_is_the_best_scored_with_ties_by_id_and_unscored_last():
     assert pick(whole, 5, "top").doc_ids[-1] == "d04"
 
 
+def test_bottom_is_the_lowest_that_was_scored_and_unscored_ones_only_fill_up():
+    whole = example(6, positive=1, scores=[1.0, 7.0, 0.0, 3.0, 2.0, NAN])
+    assert pick(whole, 4, "bottom").doc_ids == ("d01", "d04", "d00", "d02")
+    assert pick(whole, 6, "bottom").doc_ids[-1] == "d05"
+    assert pick(example(3, positive=0, scores=[1.0, NAN, 0.0]), 3, "bottom").doc_ids == ("d00", "d02", "d01")
+
+
 def test_top_and_random_keeps_the_best_half():
     for epoch in range(5):
         got = pick(example(positive=-1), 6, "top_and_random", epoch=epoch)

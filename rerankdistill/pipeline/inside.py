@@ -28,10 +28,11 @@ def check_inside(stage: StageCard, where: str) -> None:
     needs = needs_of(stage)
     if stage.level != "text" and not stage.match:
         raise CardError(f"level = {stage.level!r} of no model", where=where, fix="name its card in match")
-    if stage.match and stage.level == "relations" and ("teacher" not in needs or "vectors" in needs):
-        what = f"level = 'relations' is matched by a loss on lists, and {stage.loss!r} is none"
-        raise CardError(what, where=where, fix="write loss = 'kl_div'")
-    if stage.match and stage.level != "relations" and "vectors" not in needs:
+    lists = stage.level in ("relations", "attention")
+    if stage.match and lists and ("teacher" not in needs or "vectors" in needs):
+        what = f"level = {stage.level!r} is matched by a loss on lists, and {stage.loss!r} is none"
+        raise CardError(what, where=where, fix="write loss = 'kl_div', or 'pointwise_mse'")
+    if stage.match and not lists and "vectors" not in needs:
         what = f"vectors are matched by a loss on vectors, and {stage.loss!r} is none"
         raise CardError(what, where=where, fix="write loss = 'embed_mse', 'embed_cosine' or 'similarity_mse'")
     if "layers" in needs and not stage.layers_from:
@@ -58,7 +59,7 @@ def inner_data(stage: StageCard, student: StudentCard, texts: Sequence[Texts], s
     own = next((int(getattr(options, name)) for name in ("doc_tokens", "max_tokens") if hasattr(options, name)), 0)
     teacher = open_inside(card.model, card.pinned_revision, card.kind == "bi_encoder")
     every = [text for part in texts for _, text in part.read()]
-    level: Level = "relations" if stage.level == "relations" else "hidden"
+    level: Level = "hidden" if stage.level == "text" else stage.level
     return Inner(every, teacher, level, stage.tokens or own or TOKENS[1], shuffled)
 
 

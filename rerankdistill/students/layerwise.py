@@ -10,6 +10,9 @@ self-attention, head by head (Wang et al. 2020, MiniLMv2, arXiv:2012.15828): a s
 its tokens, which a student of any width and depth can match without a map. A token's relations are a list, and any loss
 on lists does: ``kl_div``. Both sides are cut into as many heads as the teacher has, or fewer where widths want it.
 
+``attention``: how much the tokens attend to each other, in every layer and head, before the softmax (TinyBERT): lists
+as well, for ``pointwise_mse``; layers belong together as for ``hidden``.
+
 The teacher reads the same tokens and is frozen.
 """
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from rerankdistill.students.batch import Budget
 
-Level = Literal["hidden", "relations"]
+Level = Literal["hidden", "relations", "attention"]
 PROJECTIONS = (("query", "key", "value"), ("q_lin", "k_lin", "v_lin"), ("q_proj", "k_proj", "v_proj"), ("q", "k", "v"))
 """What models call the three matrices of an attention."""
 FUSED = ("Wqkv", "c_attn")
@@ -109,7 +112,7 @@ class Inner:
         return self.learnt
 
     def scores(self, student: Any, texts: Sequence[str], rows: Sequence[int], budget: Budget) -> Scores:
-        """Of ``hidden`` with ``vectors [tokens x layers, d]``; of ``relations`` with a list for each head and token."""
+        """Of ``hidden`` with ``vectors [tokens x layers, d]``; else with a list for each layer, head and token."""
         import torch
 
         own = inside_of(student)
@@ -133,25 +136,37 @@ class Inner:
         mine = _states(own.body, batch)
         with torch.no_grad():
             theirs = _states(self.teacher.body, batch)
-        last = len(mine) - 1
-        theirs = [theirs[round(at * (len(theirs) - 1) / last)] for at in range(last + 1)]
+        theirs = [theirs[at] for at in _heights(len(mine) - 1, len(theirs) - 1)]
         there = batch["attention_mask"].bool()
         left, right = (torch.cat([state[there] for state in side]).float() for side in (mine, theirs))
         return left if self.learnt is None else self.learnt(left).float(), right
 
     def _relations(self, own: Inside, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """``[heads x tokens x 3, length]`` of the student and of the teacher, and which of it are tokens."""
+        """``[lists, length]`` of the student and of the teacher, and which of it are tokens."""
         import torch
 
-        mine = _attended(own.body, batch)
+        depths = [len(stack_of(body)) for body in (own.body, self.teacher.body)]
+        whole = _heights(*depths)[1:] if self.level == "attention" else depths[1:]
+        layers = range(depths[0]) if self.level == "attention" else [depths[0] - 1]
+        mine = self._pairs(own.body, batch, layers)
         with torch.no_grad():
-            theirs = _attended(self.teacher.body, batch)
-        heads = gcd(_heads(self.teacher.body), *(part.shape[-1] for part in (*mine, *theirs)))
+            theirs = self._pairs(self.teacher.body, batch, [at - 1 for at in whole])
+        heads = gcd(_heads(self.teacher.body), *(part.shape[-1] for both in (*mine, *theirs) for part in both))
         there = batch["attention_mask"].bool()
         kept = there[:, None, :].expand(-1, heads, -1)
         keys = there[:, None, None, :].expand(-1, heads, there.shape[1], -1)[kept]
-        left, right = (torch.cat([_alike(part, heads)[kept] for part in side]) for side in (mine, theirs))
+        left, right = (torch.cat([_alike(*both, heads)[kept] for both in side]) for side in (mine, theirs))
         return left, right, keys.repeat(len(mine), 1)
+
+    def _pairs(self, body: Any, batch: dict[str, Tensor], layers: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """What is held against what: queries, keys and values against themselves, or queries against keys."""
+        found = _attended(body, batch, layers)
+        if self.level == "attention":
+            if found[0][0].shape != found[0][1].shape:
+                what = "several queries share a key in this model"
+                raise DataError(what, where="level = 'attention'", fix="match level = 'relations', or 'hidden'")
+            return [(queries, keys) for queries, keys, _ in found]
+        return [(part, part) for parts in found for part in parts]
 
     def _mixed(self, theirs: Tensor, there: Tensor | None, rows: Sequence[int]) -> Tensor:
         """What the teacher says, or nonsense: other tokens' vectors, or each list in another order."""
@@ -206,18 +221,27 @@ def _states(body: Any, batch: dict[str, Tensor]) -> Sequence[Tensor]:
     return found
 
 
-def _attended(body: Any, batch: dict[str, Tensor]) -> list[Tensor]:
-    """Queries, keys and values of the last layer's self-attention, each ``[n, length, d]``."""
-    kept: dict[str, Tensor] = {}
-    matrices = _projections(stack_of(body)[-1])
+def _heights(layers: int, of: int) -> list[int]:
+    """For the embeddings and each of ``layers`` layers the one at the same height of a model that has ``of``."""
+    return [round(at * of / layers) for at in range(layers + 1)]
 
-    def keep(name: str) -> Callable[..., None]:
-        return lambda _module, _inputs, output: kept.__setitem__(name, output)
 
-    with _hooks([(matrix, keep(name)) for name, matrix in matrices.items()]):
+def _attended(body: Any, batch: dict[str, Tensor], layers: Sequence[int]) -> list[list[Tensor]]:
+    """Queries, keys and values of some layers' self-attention, each ``[n, length, d]``."""
+    kept: dict[tuple[int, str], Tensor] = {}
+    stack = stack_of(body)
+    matrices = [_projections(stack[at]) for at in layers]
+
+    def keep(*name: Any) -> Callable[..., None]:
+        return lambda _module, _inputs, output: kept.__setitem__(name, output.float())
+
+    with _hooks([(each, keep(at, name)) for at, names in enumerate(matrices) for name, each in names.items()]):
         body(**batch)
-    found = [part.float() for part in kept.values()]
-    return list(found[0].chunk(3, -1)) if len(found) == 1 else [kept[name].float() for name in matrices]
+    found = []
+    for at, names in enumerate(matrices):
+        parts = [kept[at, name] for name in names]
+        found.append(list(parts[0].chunk(3, -1)) if len(parts) == 1 else parts)
+    return found
 
 
 def _projections(layer: Any) -> dict[str, Any]:
@@ -230,7 +254,7 @@ def _projections(layer: Any) -> dict[str, Any]:
         if name in named:
             return {name: named[name]}
     what = f"cannot find queries, keys and values in a {type(layer).__name__}"
-    raise DataError(what, where="level = 'relations'", fix="match level = 'hidden', or 'text'")
+    raise DataError(what, where="level", fix="match level = 'hidden', or 'text'")
 
 
 @contextmanager
@@ -248,14 +272,14 @@ def _heads(body: Any) -> int:
     return int(getattr(config, "num_attention_heads", 0) or getattr(config, "n_heads", 1))
 
 
-def _alike(part: Tensor, heads: int) -> Tensor:
-    """``[n, heads, length, length]`` scaled dot products of all tokens of ``[n, length, d]``."""
+def _alike(left: Tensor, right: Tensor, heads: int) -> Tensor:
+    """``[n, heads, length, length]`` scaled dot products of all tokens of two ``[n, length, d]``."""
     import torch
 
-    size = part.shape[-1] // heads
-    each = part.reshape(*part.shape[:2], heads, size).transpose(1, 2)
-    with torch.autocast(part.device.type, enabled=False):
-        found: Tensor = each @ each.transpose(-1, -2) / size**0.5
+    size = left.shape[-1] // heads
+    one, other = (part.reshape(*part.shape[:2], heads, size).transpose(1, 2) for part in (left, right))
+    with torch.autocast(left.device.type, enabled=False):
+        found: Tensor = one @ other.transpose(-1, -2) / size**0.5
     return found
 
 

@@ -69,7 +69,9 @@ def test_a_nonsense_arm_hears_other_documents_layers(mini, teachers, tmp_path):
     np.testing.assert_array_equal(np.sort(one.layers, -1), np.sort(other.layers, -1))
 
 
-@pytest.mark.parametrize(("level", "loss"), [("hidden", "embed_mse"), ("relations", "kl_div")])
+@pytest.mark.parametrize(
+    ("level", "loss"), [("hidden", "embed_mse"), ("relations", "kl_div"), ("attention", "pointwise_mse")]
+)
 def test_a_matching_stage_looks_inside_and_a_stage_on_lists_goes_on(mini, teachers, tmp_path, level, loss):
     first = {"match": str(teachers / "bi.toml"), "level": level, "loss": loss, "texts": ["docs", "queries"],
              "train": SETTINGS}  # fmt: skip

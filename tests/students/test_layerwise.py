@@ -24,6 +24,7 @@ from rerankdistill.students.train import StageOptions, loss_curve, train
 
 TEXTS = [*list(DOCS.values())[:24], "bridge", *QUERIES[:7]]
 BUDGET = Budget(8192, 100_000)
+LEVELS = {"hidden": "embed_mse", "relations": "kl_div", "attention": "pointwise_mse"}
 
 
 def narrow(folder: Path) -> Path:
@@ -48,7 +49,7 @@ def inner(tiny, level, **more):
 
 
 def loss_of(level):
-    return parse("embed_mse" if level == "hidden" else "kl_div", {}, lambda name: open_kind("losses", name))
+    return parse(LEVELS[level], {}, lambda name: open_kind("losses", name))
 
 
 def value(student, data, loss, rows=range(8), budget=BUDGET):
@@ -56,7 +57,7 @@ def value(student, data, loss, rows=range(8), budget=BUDGET):
     return float(total.detach() / weight)
 
 
-@pytest.mark.parametrize("level", ["hidden", "relations"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_a_copy_has_nothing_to_learn_and_a_part_of_it_has(tiny, level):
     data, loss = inner(tiny, level), loss_of(level)
     whole, part = bi(tiny), bi(tiny, layers=1)
@@ -65,18 +66,21 @@ def test_a_copy_has_nothing_to_learn_and_a_part_of_it_has(tiny, level):
     assert value(part, data, loss) > 1e-4
 
 
-@pytest.mark.parametrize("level", ["hidden", "relations"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_how_texts_are_batched_changes_nothing(tiny, level):
     data, loss, student = inner(tiny, level), loss_of(level), bi(tiny, layers=1)
     rows = [0, 24, 5, 25]  # a text of one word among longer ones
     together = value(student, data, loss, rows)
     assert value(student, data, loss, rows, Budget(1, 1)) == pytest.approx(together, rel=1e-5)
     scores = data.collate(rows).scores(student, BUDGET)
-    if level == "relations":
+    if level != "hidden":
         lengths = [len(data.teacher.tokenizer(TEXTS[row])["input_ids"]) for row in rows]
         assert scores.valid.sum(1).tolist() == scores.scored.sum(1).tolist()
         assert sorted(set(scores.valid.sum(1).tolist())) == sorted(set(lengths)), "padding is no token"
-        assert len(scores.student) == 3 * 2 * sum(lengths), "queries, keys and values of two heads"
+        times = (
+            3 if level == "relations" else 1
+        )  # queries, keys and values of the last layer; of one layer its attention
+        assert len(scores.student) == times * 2 * sum(lengths), "two heads"
 
 
 def test_a_layer_follows_the_one_at_its_height_and_embeddings_the_embeddings(tiny):
@@ -103,7 +107,22 @@ def test_relations_are_those_of_the_last_layers_queries_keys_and_values(tiny):
     torch.testing.assert_close(found.teacher[:, :n], torch.cat(rows), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("level", ["hidden", "relations"])
+def test_attention_of_a_layer_follows_that_of_the_layer_at_its_height(tiny, tmp_path):
+    data = Inner(TEXTS, open_inside(str(tiny), None, bi_encoder=True), "attention", 64)
+    student = bi(tiny, layers=[0, 1])
+    found = data.collate([0]).scores(student, BUDGET)
+    features = data.teacher.tokenizer([TEXTS[0]], return_tensors="pt")
+    states = data.teacher.body(**features, output_hidden_states=True).hidden_states
+    rows = []
+    for at in (1, 2):  # of three, by round(1 * 3 / 2) - 1 and round(2 * 3 / 2) - 1
+        attention = data.teacher.body.encoder.layer[at].attention.self
+        queries, keys = (matrix(states[at][0]).chunk(2, -1) for matrix in (attention.query, attention.key))
+        rows += [query @ key.T / 16**0.5 for query, key in zip(queries, keys, strict=True)]
+    n = features["input_ids"].shape[1]
+    torch.testing.assert_close(found.teacher[:, :n], torch.cat(rows), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_a_narrower_student_learns_and_keeps_no_map(tiny, tmp_path, level):
     student = bi(narrow(tmp_path / "narrow"))
     names = set(student.network.state_dict())
@@ -117,7 +136,7 @@ def test_a_narrower_student_learns_and_keeps_no_map(tiny, tmp_path, level):
     assert not any(each.requires_grad for each in data.teacher.body.parameters())
 
 
-@pytest.mark.parametrize("level", ["hidden", "relations"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(tiny, tmp_path, level):
     init = narrow(tmp_path / "narrow")
     settings = StageOptions(steps=8, batch=4, learning_rate=3e-3, evaluate_every=4)
@@ -149,7 +168,7 @@ def test_another_vocabulary_is_refused_before_anything_is_learnt(tiny, tmp_path)
         inner(tiny, "hidden").beside(bi(other))
 
 
-@pytest.mark.parametrize("level", ["hidden", "relations"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_nonsense_is_what_belongs_to_others_and_the_same_each_time(tiny, level):
     student = bi(tiny)
     plain, mixed = (inner(tiny, level, shuffled=seed).collate([3, 24, 1]) for seed in (None, 5))

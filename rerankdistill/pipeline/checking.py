@@ -140,8 +140,8 @@ def _student_rows(
     nothing yet, or that cannot be opened, which training will tell."""
     kind: Any = open_kind("students", lessons.student.kind)
     asked = [query for query in queries if query.query_id in lists][:most]
-    if getattr(kind, "layout", "") != "batch" or not asked:
-        return {}
+    if getattr(kind, "layout", "") != "batch" or hasattr(kind, "start") or not asked:
+        return {}  # one that begins with documents begins as its teacher, but for their codes
     try:
         encoder = kind.create(options, ws.card.device).encoder()
         with ws.notes.bar("the student before training ranks dev", len(asked)) as advance:

@@ -39,6 +39,8 @@ def _by_vectors(student: Any, dev: DevRanking) -> list[np.ndarray]:
             numbers.setdefault(doc_id, len(numbers))
     encoder, known = student.encoder(), dev.documents
     docs = known(list(numbers)) if known else encoder.encode(dev.texts(list(numbers)), "doc")
+    if hasattr(student, "remembered"):  # its index keeps less of a document
+        docs = student.remembered(docs)
     queries = encoder.encode([example.query for example in dev.examples], "query")
     return [docs[[numbers[d] for d in e.doc_ids]] @ query for e, query in zip(dev.examples, queries, strict=True)]
 

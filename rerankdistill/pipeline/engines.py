@@ -38,21 +38,27 @@ class Engine:
     model: Model | None = None
     student: Path | None = None
     """The folder of the student behind it, whose model card gets the figures."""
+    index: Step | None = None
+    """The index of its own that it searches, where its documents are kept in codes."""
 
 
-def untrained_step(ws: Workspace, name: str, card: StudentCard) -> Step:
-    """The step that saves a student as it is before training."""
+def untrained_step(ws: Workspace, name: str, card: StudentCard, documents: tuple[Step, ...] = ()) -> Step:
+    """The step that saves a student as it is before training; ``documents``: vectors that it may begin with."""
     options = student_options(name, card)
     kind = open_kind("students", card.kind)
     about = {"kind": card.kind, **options.model_dump(mode="json")}
-    manifest = artifacts.plan("student", 1, about, {"initial model": kind.source_fingerprint(options)}, ws.card.seed)
-    step = Step(f"student {name} before", ws.root / "students" / f"{name}.before", manifest)
+    inputs = {"initial model": kind.source_fingerprint(options)} | {each.name: each.fingerprint for each in documents}
+    manifest = artifacts.plan("student", 1, about, inputs, ws.card.seed)
+    step = Step(f"student {name} before", ws.root / "students" / f"{name}.before", manifest, documents)
 
     def run(folder: Path) -> None:
         import torch
 
         torch.manual_seed(ws.card.seed)
-        kind.create(options, "cpu").save(folder)
+        student = kind.create(options, "cpu")
+        for vectors in documents:
+            student.start(read_vectors(vectors)[1])
+        student.save(folder)
 
     step.run = run
     return step

@@ -24,7 +24,7 @@ from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.matching import projecting
 from rerankdistill.pipeline.rounds import Round, control_rounds, require_miner
 from rerankdistill.pipeline.step import Step
-from rerankdistill.pipeline.vectors import Model, by_id
+from rerankdistill.pipeline.vectors import Model, by_id, read_vectors
 from rerankdistill.pipeline.workspace import Workspace, kind_options
 from rerankdistill.students.model_card import write_card
 from rerankdistill.students.train import TrainResult, train
@@ -268,6 +268,8 @@ def _fit(
     student.training_tokens = stage.tokens
     for vectors in own.doc_vectors:
         student.documents = by_id(vectors)
+        if hasattr(student, "start"):
+            student.start(read_vectors(vectors)[1])
     data = own.data(stage, is_shuffled(arm, stage), arm.seed, student.layout)
     dev: DevRanking | None = None if stage.match else lessons.dev()
     checkpoints = ws.root / "partial" / mark

@@ -13,7 +13,7 @@ from rerankdistill.candidates.judged import add_judged
 from rerankdistill.contracts import Source
 from rerankdistill.errors import DataError
 from rerankdistill.evaluation.cost import latency
-from rerankdistill.index.build import fill_index, open_index, plan_index, read_card
+from rerankdistill.index.build import fill_index, index_kind, open_index, plan_index, read_card
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
@@ -80,10 +80,22 @@ def _texts(shelf: Shelf) -> tuple[list[str], list[str]]:
 
 
 def run_step(
-    ws: Workspace, shelf: Shelf, name: str, asked: Asked, depth: int, model: Model | None = None, label: str = ""
+    ws: Workspace,
+    shelf: Shelf,
+    name: str,
+    asked: Asked,
+    depth: int,
+    model: Model | None = None,
+    label: str = "",
+    index: Step | None = None,
 ) -> Step:
-    """The step that searches an index with queries; measures the latency of one query at a time on the way."""
-    index = index_step(ws, shelf, name, model)
+    """The step that searches an index with queries; measures the latency of one query at a time on the way.
+
+    Args:
+        name: the index's card; with ``index``, the step that builds it, the card is not looked for.
+    """
+    dense = model is not None if index else is_dense(name)
+    index = index or index_step(ws, shelf, name, model)
     called = label or Path(name).stem
     inputs = {"index": index.fingerprint, "queries": asked.mark}
     if model is not None and model.docs is not None:
@@ -95,9 +107,9 @@ def run_step(
 
     def run(folder: Path) -> None:
         queries = list(asked.read())
-        engine = open_index(index.require(), open_kind("index", read_card(name).kind), ws.card.device)
+        engine = open_index(index.require(), open_kind("index", index_kind(index.folder)), ws.card.device)
         encode: Callable[[Sequence[str]], Any] = list
-        if is_dense(name) and model is not None:
+        if dense and model is not None:
             encode = lambda texts: model.encode(ws, texts, "query", lambda _: None)  # noqa: E731
         with ws.notes.bar(f"searching {shelf.place(called)}", len(queries)) as advance:
             found = search(called, engine, queries, encode([query.text for query in queries]), depth, advance)

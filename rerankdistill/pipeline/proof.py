@@ -41,6 +41,7 @@ from rerankdistill.pipeline.mining import (
     read_run,
     run_step,
 )  # fmt: skip
+from rerankdistill.pipeline.quantizing import WHOLE, coded_engine, coded_filler, has_codes, whole_engine
 from rerankdistill.pipeline.refine import refined_engines
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, scorer_model
@@ -121,10 +122,11 @@ class Proof:
         return found
 
     def _students(self, name: str, card: StudentCard) -> list[Engine]:
-        teacher = f"teacher {stem(card.teacher or self.ws.card.teacher)}"
+        coded = has_codes(card)
+        teacher = f"{name} {WHOLE}" if coded else f"teacher {stem(card.teacher or self.ws.card.teacher)}"
         rows: list[Engine] = []
         if card.measure_before:
-            before = untrained_step(self.ws, name, card)
+            before = untrained_step(self.ws, name, card, self.lessons[name].doc_vectors if coded else ())
             rows += self._with_fusion(f"{name} before", "student_before", name, card, before, {})
         extra = {"teacher": teacher} | ({"before": f"{name} before"} if card.measure_before else {})
         for arm in arms(name, card, self.ws.card.seeds):
@@ -136,6 +138,9 @@ class Proof:
             if arm.role == DISTILLED and self.target.mode == "retrieve":
                 depth = self.target.depth
                 rows += refined_engines(self.ws, self.shelf, self.asked, made[0], name, card, arm.seed, depth)
+        if coded:
+            model = self.lessons[name].docs_model
+            rows.append(whole_engine(self.ws, self.shelf, self.asked, self.target.depth, name, model))
         return rows
 
     def _with_fusion(
@@ -159,7 +164,10 @@ class Proof:
             fused = fusion_step(self.ws, self.shelf, self.asked, (self.first, run), card.rerank_depth, f"{file}+fused")
         else:
             model = model_of(file, student, card, self.lessons[name].docs_model)
-            own = self._bi_encoder(label, kind, model, file, extra)
+            if has_codes(card):
+                own = self._coded(label, kind, model, card, extra)
+            else:
+                own = self._bi_encoder(label, kind, model, file, extra)
             fused = self._fused(own, model, file)
         if arm and arm.role.startswith(SHUFFLED):
             return [own]
@@ -176,6 +184,12 @@ class Proof:
             stage = "full collection"
         return Engine(label, kind, stage, run, (run,), dict(extra), model)
 
+    def _coded(self, label: str, kind: str, model: Model, card: StudentCard, extra: dict[str, str]) -> Engine:
+        if self.target.mode == "rerank":
+            what = f"a student of kind {card.kind!r} is an index, and re-ranks nobody's candidates"
+            raise CardError(what, where="evaluate", fix="mode = 'retrieve'")
+        return coded_engine(self.ws, self.shelf, self.asked, self.target.depth, card, model, label, kind, extra)
+
     def _fused(self, own: Engine, model: Model, file: str) -> Step:
         """BM25 and a bi-encoder, each asked about what the other found."""
         if self.target.mode == "rerank":
@@ -187,9 +201,11 @@ class Proof:
 
         def complete() -> list[ScoreGroups | None]:
             first = lexical_filler(self.ws, self.asked, index) if index else None
+            if own.index:
+                return [first, coded_filler(self.ws, self.asked, own.index, model)]
             return [first, vector_filler(self.ws, self.shelf, self.asked, model)]
 
-        needs = (vectors, index) if index else (vectors,)
+        needs = tuple(step for step in (vectors, index, own.index) if step)
         return fusion_step(
             self.ws, self.shelf, self.asked, (self.first, own.run), FUSION_DEPTH, f"{file}+fused", complete, needs
         )
@@ -272,6 +288,8 @@ class Proof:
             spent = [artifacts.read(step.folder, "run").counts.get("latency_ms") for step in engine.latency_of]
             total = None if not spent or None in spent else float(sum(filter(None, spent)))
             extra = {**engine.extra, **speeds.get(engine.name, {})}
+            if engine.index:
+                extra["index_bytes"] = artifacts.read(engine.index.folder, "index").counts["bytes"]
             if deployed:
                 extra[CHURN] = round(1 - fidelity(run, deployed, query_ids=self._query_ids()).overlap, 4)
             rows.append(Row(engine.name, engine.kind, engine.first_stage, found.means, found.per_query, total, extra))

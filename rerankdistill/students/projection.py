@@ -45,16 +45,16 @@ def projected(student: Any, width: int, keep: bool, only: bool) -> Iterator[None
     from sentence_transformers.base.modules import Dense
 
     network = student.network
-    learning = [weight for weight in network.parameters() if weight.requires_grad]
+    still = [weight for weight in network.parameters() if weight.requires_grad] if only else []
     dense = Dense(width_of(student), width, activation_function=torch.nn.Identity())
     name = str(len(network))
     network.add_module(name, dense.to(next(network.parameters()).device))
-    for weight in learning if only else ():
+    for weight in still:
         weight.requires_grad_(False)
     try:
         yield
     finally:
-        for weight in learning:
+        for weight in still:
             weight.requires_grad_(True)
         if not keep:
             del network[len(network) - 1]

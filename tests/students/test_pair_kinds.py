@@ -285,6 +285,26 @@ def test_a_t5_is_cut_with_the_position_bias_that_all_its_layers_share(tied, tmp_
     assert (len(again.network.encoder.block), len(again.network.decoder.block)) == (2, 1)
 
 
+@pytest.mark.parametrize("decoder_layers", [None, [0, 2]])
+def test_an_encoder_gets_a_decoder_and_is_one_model_from_then_on(decoder_layers, tiny, tmp_path):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    words = {"tokens": ["visitors", "old"], "layers": 2, "decoder_layers": decoder_layers}
+    student = moved(make("seq2seq", {}, init=tiny.with_name("bi-raw"), **words))
+    wanted = student.score(PAIRS)
+    student.save(tmp_path / "saved")
+    again = seq2seq.Kind.open(tmp_path / "saved", options_of("seq2seq", tmp_path / "saved"), "cpu")
+    np.testing.assert_allclose(again.score(PAIRS), wanted, atol=1e-5)
+    assert len(again.network.encoder.encoder.layer) == 2
+    assert len(again.network.decoder.bert.encoder.layer) == len(decoder_layers or [0])
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "saved").eval()
+    tokenizer, how = AutoTokenizer.from_pretrained(tmp_path / "saved"), model.config.rerankdistill
+    inputs = tokenizer([SHORT.format(query=q, document=d) for q, d in PAIRS], padding=True, return_tensors="pt")
+    start = torch.full((len(PAIRS), 1), model.config.decoder_start_token_id)
+    logits = model(**inputs, decoder_input_ids=start).logits[:, 0, how["token_ids"]].detach().numpy()
+    np.testing.assert_allclose(logits[:, 0] - logits[:, 1], wanted, atol=2e-5)
+
+
 def test_a_question_is_put_in_the_models_chat_format(inits, tmp_path):
     from transformers import AutoTokenizer
 
@@ -317,9 +337,10 @@ def test_the_answers_are_told_apart_by_their_first_token(inits):
 def test_words_that_a_vocabulary_lacks_and_models_of_another_make_are_clear_errors(inits, tiny):
     with pytest.raises(DataError, match="'maybe' is not one token"):
         make("seq2seq", inits, tokens=["maybe", "no"])
-    for kind in KINDS:
-        with pytest.raises(DataError):
-            make(kind, {}, init=tiny.with_name("bi-raw"))
+    with pytest.raises(DataError, match="lacks"):
+        make("causal", {}, init=tiny.with_name("bi-raw"))
+    with pytest.raises(DataError, match="cannot be loaded"):
+        make("seq2seq", {}, init=inits["causal"])
     with pytest.raises(CardError, match=r"\{query\} once"):
         options_of("causal", inits["causal"], template="{document}")
     with pytest.raises(CardError, match="output"):

@@ -151,7 +151,7 @@ class Lessons:
         if self.round and self.first:
             return remined_step(self.ws, self.shelf, self.asked, self.round, self.first.candidates, judged)
         mine = self.ws.card.mine
-        model = mining_model(self.ws)
+        model = mining_model(self.ws) if any(map(is_dense, mine.indexes)) else None
         runs = [
             run_step(self.ws, self.shelf, name, self.asked, mine.depth, model if is_dense(name) else None)
             for name in mine.indexes

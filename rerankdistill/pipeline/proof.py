@@ -222,7 +222,7 @@ class Proof:
                 f"{self.first_name} top {self.target.rerank_depth}",
             )
         else:
-            model = mining_model(self.ws)
+            model = mining_model(self.ws) if any(map(is_dense, mine.indexes)) else None
             runs = [
                 run_step(self.ws, self.shelf, index, self.asked, self.target.depth, model if is_dense(index) else None)
                 for index in mine.indexes

@@ -99,10 +99,10 @@ def test_what_was_drawn_is_in_order_and_as_many_on_both_sides():
 @pytest.mark.parametrize("layout", ["batch", "lists"])
 def test_a_cell_of_a_layer_is_about_its_own_document(tiny, layout):
     inside = lessons(tiny, pairs=9)
-    batch = list_batch(LESSONS[:3], read, layout, None, inside)
+    batch, made = list_batch(LESSONS[:3], read, layout, None, inside), teacher(tiny)
     for row, query in enumerate(batch.queries):
         for column in torch.nonzero(batch.valid[row]).ravel().tolist():
-            alone = teacher(tiny).scores([query], [batch.docs[batch.columns[row, column]]])
+            alone = made.scores([query], [batch.docs[batch.columns[row, column]]])
             np.testing.assert_allclose(batch.layers[:, row, column], alone[:, 0, 0], atol=1e-5)
     reading = Reading(torch.zeros(batch.valid.shape), layers=torch.zeros(2, *batch.valid.shape))
     assert batch.scores(reading).layers.teacher.shape[0] == 2

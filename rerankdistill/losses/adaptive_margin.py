@@ -53,7 +53,7 @@ class Kind:
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]:
         lists, mode = guards.read(scores, "adaptive_margin", self.needs, "batch"), self.options.mode
         if not bool((lists.positive >= 0).any()):
-            return lists.student.sum(), lists.student.new_tensor(0.0)
+            return (0 * lists.student).sum(), lists.student.new_tensor(0.0)
         pairs, at = _negatives(lists), lists.positive.clamp(min=0)
         targets = self._targets(scores, pairs, at)
         best = lists.student.gather(1, at[:, None])

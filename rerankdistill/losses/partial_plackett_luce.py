@@ -48,7 +48,7 @@ class Kind:
         turned = said.probability[sure] < 0.5
         better, worse = torch.where(turned, second, first), torch.where(turned, first, second)
         own = torch.zeros_like(lists.use) if scores.own is None else scores.own.bool().clone()
-        own[row, first] = own[row, second] = True
+        own[said.row, said.first] = own[said.row, said.second] = True
         rest = (lists.use & ~own & ~((lists.label > 0) | lists.masked))[row]
         student, places = lists.student[row], torch.arange(rest.shape[1], device=rest.device)
         at_better, at_worse = places == better[:, None], places == worse[:, None]

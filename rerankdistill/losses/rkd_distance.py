@@ -49,6 +49,8 @@ class Kind:
 
 def _distances(vectors: Tensor) -> Tensor:
     """``[t (t - 1) / 2]`` over their mean; all 0 where nothing is apart."""
+    if len(vectors) < 2:
+        return vectors[:0].sum(1)  # pdist's gradient divides by zero there, which ends the process
     found = pdist(vectors)
-    mean = found.mean() if len(found) else found.sum()
+    mean = found.mean()
     return found / torch.where(mean > 0, mean, 1.0)

@@ -7,16 +7,25 @@ import math
 import pytest
 import torch
 
-from rerankdistill.contracts import Scores, Vectors
+from rerankdistill.contracts import Layers, Logits, Preferences, Scores, Vectors
 from rerankdistill.kinds import open_kind
 
 LN2, LN3 = math.log(2), math.log(3)
 
 
-def on_vectors(kind, student, teacher):
-    pair = Vectors(torch.tensor(student), torch.tensor(teacher))
-    total, weight = open_kind("losses", kind)()(Scores(torch.empty(0, 0), vectors=pair))
+def on_vectors(kind, student, teacher, queue=None, **options):
+    pair = Vectors(*(None if part is None else torch.tensor(part) for part in (student, teacher, queue)))
+    total, weight = open_kind("losses", kind)(**options)(Scores(torch.empty(0, 0), vectors=pair))
     return (total / weight).item()
+
+
+def compared(make, student, *said, **more):
+    """One query, and what a teacher says of (first, second, probability)."""
+    first, second, probability = zip(*said, strict=True)
+    scores = make([student], **more)
+    row, *columns = (torch.tensor(each) for each in ([0] * len(said), first, second))
+    scores.preferences = Preferences(row, *columns, torch.tensor(probability))
+    return scores
 
 
 def test_margin_mse(make, mean_of):
@@ -47,6 +56,9 @@ def test_infonce(make, mean_of):
     loss = open_kind("losses", "infonce")(tau=1)
     assert mean_of(loss, make([[LN3, 0.0]], positive=[0])).item() == pytest.approx(-math.log(0.75))
     assert -math.log(0.75) == pytest.approx(0.2877, abs=1e-4)
+    both = open_kind("losses", "infonce")(tau=1, symmetric=True)
+    found = mean_of(both, make([[LN3, 0.0], [0.0, 0.0]], positive=[0, 1])).item()
+    assert found == pytest.approx((math.log(4 / 3) + LN2) / 2) == pytest.approx(0.4904, abs=1e-4)
 
 
 def test_localized_contrastive(make, mean_of):
@@ -211,3 +223,88 @@ def test_vectors():
     assert on_vectors("embed_cosine", [[1.0, 0.0]], [[1.0, 1.0]]) == pytest.approx(1 - 1 / math.sqrt(2))
     assert on_vectors("embed_mse", [[1.0, 0.0]], [[0.0, 0.0]]) == pytest.approx(0.5)
     assert on_vectors("similarity_mse", [[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]) == pytest.approx(0.5)
+    line = [[0.0], [1.0], [3.0]], [[0.0], [1.0], [2.0]]
+    assert on_vectors("rkd_distance", *line) == pytest.approx(2 / 32 / 3) == pytest.approx(0.0208, abs=1e-4)
+    # beyond a quarter of that difference the price is a straight line
+    assert on_vectors("rkd_distance", *line, huber=1 / 16) == pytest.approx(2 / 16 * (1 / 4 - 1 / 32) / 3)
+
+
+def test_contrastive_kd():
+    unit = [[1.0, 0.0], [0.0, 1.0]]
+    alone = on_vectors("contrastive_kd", unit, unit, tau=1)
+    assert alone == pytest.approx(math.log(1 + math.exp(-1))) == pytest.approx(0.3133, abs=1e-4)
+    queued = on_vectors("contrastive_kd", unit, unit, [[-1.0, 0.0]], tau=1)
+    expected = (math.log(1 + math.exp(-1) + math.exp(-2)) + math.log(1 + 2 * math.exp(-1))) / 2
+    assert queued == pytest.approx(expected) == pytest.approx(0.4795, abs=1e-4)
+
+
+def test_relative_similarity():
+    def at(*degrees):  # unit vectors in the plane: three texts have three pairs
+        return [[math.cos(math.radians(d)), math.sin(math.radians(d))] for d in degrees]
+
+    def cos(degrees):
+        return math.cos(math.radians(degrees))
+
+    # teacher: pairs (0, 1), (1, 2), (0, 2) fall from alike to unlike; the student has the first two the wrong way round
+    found = on_vectors("relative_similarity", at(0, 50, 90), at(0, 30, 80))
+    assert found == pytest.approx((cos(40) - cos(50) + 0.015) / 3, rel=1e-5)
+    assert on_vectors("relative_similarity", at(0, 30, 80), at(0, 30, 80)) == 0
+    wide = (cos(40) - cos(50) + cos(90) - cos(50) + cos(90) - cos(40) + 3 * 1.0) / 3
+    assert on_vectors("relative_similarity", at(0, 50, 90), at(0, 30, 80), margin=1) == pytest.approx(wide, rel=1e-5)
+
+
+def test_pairwise_preference(make, mean_of):
+    kl, bce = (open_kind("losses", "pairwise_preference")(form=form) for form in ("kl", "bce"))
+    scores = compared(make, [0.0, 0.0], (0, 1, 0.75))
+    assert mean_of(kl, scores).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert mean_of(bce, scores).item() == pytest.approx(LN2)
+    assert mean_of(kl, compared(make, [LN3, 0.0], (0, 1, 0.75))).item() == pytest.approx(0)
+    # a mean over comparisons; the other way round it is the same comparison
+    twice = compared(make, [LN3, 0.0], (0, 1, 0.75), (0, 1, 1.0), (1, 0, 0.0))
+    assert mean_of(kl, twice).item() == pytest.approx(2 * math.log(4 / 3) / 3)
+    steep = open_kind("losses", "pairwise_preference")(sigma=2)
+    assert mean_of(steep, compared(make, [LN3, 0.0], (0, 1, 0.9))).item() == pytest.approx(0)
+
+
+def test_partial_plackett_luce(make, mean_of):
+    loss = open_kind("losses", "partial_plackett_luce")(tau=1)
+    own = torch.tensor([[True, True, False]])
+    scores = compared(make, [LN2, 0.0, 0.0], (0, 1, 0.6), own=own)
+    assert mean_of(loss, scores).item() == pytest.approx(math.log(4 / 2) + LN2) == pytest.approx(1.3863, abs=1e-4)
+    # said the other way round: the second is picked first
+    turned = compared(make, [LN2, 0.0, 0.0], (0, 1, 0.2), own=own)
+    assert mean_of(loss, turned).item() == pytest.approx(math.log(4) + math.log(3 / 2))
+
+
+def test_two_logit_mse():
+    pair = Logits(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 5.0]]]))
+    for centre, expected in ((True, 4), (False, 13)):
+        total, weight = open_kind("losses", "two_logit_mse")(centre=centre)(Scores(torch.zeros(1, 1), logits=pair))
+        assert (total / weight).item() == pytest.approx(expected)
+
+
+def test_layer_alignment(make, mean_of):
+    apart = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    scores = make([[0.0, 0.0]], positive=[0])
+    scores.layers = Layers(torch.zeros(1, 1, 2), torch.tensor([[[LN3, 0.0]]]))
+    assert mean_of(open_kind("losses", "layer_alignment")(), scores).item() == pytest.approx(apart)
+    scores.layers = Layers(torch.zeros(2, 1, 2), torch.tensor([[[LN3, 0.0]], [[0.0, 0.0]]]))
+    assert mean_of(open_kind("losses", "layer_alignment")(tau_layer=1), scores).item() == pytest.approx(0.6 * apart)
+    assert mean_of(open_kind("losses", "layer_alignment")(weights="even"), scores).item() == pytest.approx(apart / 2)
+
+
+def test_adaptive_margin(make, mean_of):
+    scores = make([[1.0, 0.0]], positive=[0], docs=[[1.0, 0.0], [0.0, 1.0]])
+    assert mean_of(open_kind("losses", "adaptive_margin")(), scores).item() == pytest.approx(0.25)
+    scores.docs = torch.tensor([[1.0, 1.0], [1.0, 1.0]])  # alike: a whole point ahead, as it is
+    assert mean_of(open_kind("losses", "adaptive_margin")(), scores).item() == pytest.approx(0)
+
+
+def test_several_positives(make, mean_of):
+    near = open_kind("losses", "soft_nearest_neighbour")(tau=1)
+    found = mean_of(near, make([[LN2, 0.0, 0.0]], label=[[1.0, 2.0, 0.0]])).item()
+    assert found == pytest.approx(-math.log(3 / 4)) == pytest.approx(0.2877, abs=1e-4)
+    scores = make([[0.5, 0.5, 0.0]], label=[[1.0, 1.0, 0.0]])
+    for pool, ahead in (("sum", 1.0), ("mean", 0.5)):
+        summed = open_kind("losses", "summed_positives")(tau=1, pool=pool)
+        assert mean_of(summed, scores).item() == pytest.approx(math.log(1 + math.exp(-ahead)))

@@ -25,6 +25,8 @@ LISTS: list[tuple[str, dict[str, Any]]] = [
     *(("lambda_loss", {"scheme": scheme}) for scheme in ("lambdarank", "ndcg2", "ndcg2pp")),
     ("lambda_loss", {"grades": "label", "k": 2}),
     *(("approx_rank", {"measure": measure}) for measure in ("ndcg", "mrr")),
+    ("soft_nearest_neighbour", {"tau": 1}),
+    ("summed_positives", {"tau": 1, "pool": "mean"}),
 ]
 POINTS: list[tuple[str, dict[str, Any]]] = [
     ("pointwise_bce", {}),

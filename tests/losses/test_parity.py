@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from rerankdistill.contracts import Scores, Vectors
 from rerankdistill.kinds import open_kind
 
 pytest.importorskip("sentence_transformers")
@@ -55,6 +56,43 @@ def test_infonce(vectors, make, mean_of):
     theirs = MultipleNegativesRankingLoss(Fake(), scale=20.0).compute_loss_from_embeddings(unit, None)
     ours = mean_of(open_kind("losses", "infonce")(), make(unit[0] @ torch.cat(unit[1:]).T, positive=range(5)))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
+
+
+def test_symmetric_infonce_is_their_mean_of_both_directions(vectors, make, mean_of):
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    unit = [torch.nn.functional.normalize(part) for part in vectors]
+    ways = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+    theirs = MultipleNegativesRankingLoss(Fake(), scale=20.0, **ways).compute_loss_from_embeddings(unit, None)
+    scores = make(unit[0] @ torch.cat(unit[1:]).T, positive=range(5))
+    ours = mean_of(open_kind("losses", "infonce")(symmetric=True), scores)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
+
+
+def test_contrastive_kd_is_their_contrast_of_the_students_vectors_with_the_teachers(vectors, mean_of):
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    student, teacher, queue = (torch.nn.functional.normalize(part) for part in vectors[:3])
+    theirs = MultipleNegativesRankingLoss(Fake(), scale=20.0)
+    for more, held in (([], None), ([queue], queue)):
+        expected = theirs.compute_loss_from_embeddings([student, teacher, *more], None).item()
+        ours = mean_of(open_kind("losses", "contrastive_kd")(), texts(vectors[0], vectors[1], held)).item()
+        assert ours == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("embed_cosine", "cosine"), ("embed_mse", "mse")])
+def test_a_text_held_to_the_teachers_vector(kind, metric, vectors, mean_of):
+    from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
+
+    student, teacher, *_ = vectors
+    theirs = EmbedDistillLoss(Fake(), distance_metric=metric).compute_loss_from_embeddings([student], [teacher])
+    assert mean_of(open_kind("losses", kind)(), texts(student, teacher)).item() == pytest.approx(
+        theirs.item(), rel=1e-5
+    )
+
+
+def texts(student: torch.Tensor, teacher: torch.Tensor, queue: torch.Tensor | None = None) -> Scores:
+    return Scores(torch.empty(0, 0), vectors=Vectors(student, teacher, queue))
 
 
 LOGITS = [[1.5, -0.3, 0.8, 0.1], [0.2, 2.1, -0.7]]

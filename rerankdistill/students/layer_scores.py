@@ -16,6 +16,7 @@ import numpy as np
 
 from rerankdistill import devices
 from rerankdistill.encoding import TextEncoder, map_batches
+from rerankdistill.students.layers import last_norm
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ def pooled_layers(model: Any, features: dict[str, Tensor]) -> Tensor:
 
     names = set(features) & {"input_ids", "attention_mask", "token_type_ids"}
     inputs = {name: features[name] for name in names}
-    states = model[0].model(**inputs, output_hidden_states=True).hidden_states[1:]
+    body = model[0].model
+    *below, last = body(**inputs, output_hidden_states=True).hidden_states[1:]
+    norm = last_norm(body)
+    states = [*map(norm, below), last]
     found = []
     for state in states:
         out = {**features, "token_embeddings": state}

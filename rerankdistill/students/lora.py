@@ -3,6 +3,9 @@ added into it when the student is saved, so that nobody needs to know of them.""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -70,6 +73,19 @@ def merged_weights(model: Any) -> dict[str, Tensor]:
             wide = weight if weight.element_size() > 4 else weight.float()
             weights[f"{name}.weight"] = (wide + module.get_delta_weight(NAME).to(wide.dtype)).to(weight.dtype)
     return weights
+
+
+@contextmanager
+def saved_plain(model: Any) -> Iterator[None]:
+    """For a while a model that has adapters saves itself as one that has none, with these added in."""
+    if not is_adapted(model):
+        yield
+        return
+    model.save_pretrained = partial(model.save_pretrained, state_dict=merged_weights(model))
+    try:
+        yield
+    finally:
+        del model.save_pretrained
 
 
 def _linear(model: Any) -> list[str]:

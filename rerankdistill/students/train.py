@@ -19,6 +19,7 @@ from rerankdistill.errors import DataError, RerankDistillWarning
 from rerankdistill.students.batch import Budget, ListBatch
 from rerankdistill.students.data import Schedule, StageData
 from rerankdistill.students.layerwise import InnerBatch
+from rerankdistill.students.together import Blocks, grown, processes, summed
 
 StepReport = Callable[[int, int, dict[str, float]], None]
 """``(steps done, steps in all, latest figures)``."""
@@ -50,6 +51,11 @@ class StageOptions(Card):
     keep_best: bool = True
     """Keep the weights of the best dev evaluation; False: the last ones."""
     trackers: tuple[str, ...] = ()
+    gather: bool = True
+    """Under ``torchrun``, for students that compare vectors: the documents of all processes are every query's
+    negatives, as if one process had read the whole batch. ``False``: a process knows its own."""
+    compile: bool = False
+    """Compile the network (``torch.compile``), which takes minutes at the start."""
 
     def budget(self, device: str) -> Budget:
         """What a step may hold on a device."""
@@ -175,7 +181,8 @@ def _trainer(
             self.beside = data.beside(student) if hasattr(data, "beside") else None
 
         def forward(self, batch: Any) -> Any:
-            return step_loss(student, loss, batch, options.budget(student.device.name))
+            value = step_loss(student, loss, batch, options.budget(student.device.name))
+            return grown(value, processes()) if together else value
 
         def state_dict(self, *args: Any, **more: Any) -> dict[str, Any]:  # type: ignore[override]
             return trained(self, super().state_dict(*args, **more))
@@ -224,17 +231,31 @@ def _trainer(
     if dev and options.patience:
         callbacks.append(EarlyStoppingCallback(options.patience))
     total = options.steps * options.batch * options.accumulate
-    schedule = Schedule(data, total * devices.world(), seed)
+    schedule: Any = Schedule(data, total * devices.world(), seed)
+    collate = data.collate
+    together = _compare_together(student, data, options)
+    if together:
+        schedule = Blocks(schedule, options.batch * devices.world(), data.collate)
+        collate = schedule.collate
     trainer = DistillTrainer(
         model=Step(),
         args=_arguments(options, folder, seed, student.device.name.split(":")[0], dev is not None),
         train_dataset=schedule,
         eval_dataset=schedule if dev else None,
-        data_collator=lambda items: {"batch": data.collate(items)},
+        data_collator=lambda items: {"batch": collate(items)},
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _compare_together(student: Any, data: StageData, options: StageOptions) -> bool:
+    """Whether all processes lay out one batch; the student is told."""
+    able = hasattr(student, "together") and not hasattr(data, "beside")
+    together = options.gather and devices.world() > 1 and able
+    if able:
+        student.together = together
+    return together
 
 
 def trained(module: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,29 +269,42 @@ def trained(module: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def step_loss(student: Any, loss: Loss, batch: Any, budget: Budget) -> Any:
-    """The loss of one batch: a scalar tensor. A student that is read in several ways pays for each by its weight."""
+    """The loss of one batch: a scalar tensor. A student that is read in several ways pays for each by its weight.
+
+    Where several processes each read a batch of their own, the mean of their losses is that of one that had read all.
+    """
     import torch
 
     from rerankdistill.contracts import Scores
 
+    alone = processes() == 1 or getattr(student, "together", False)
     if isinstance(batch, InnerBatch):
-        return _mean(loss, batch.scores(student, budget))
+        return _mean(loss, batch.scores(student, budget), alone)
     if not isinstance(batch, ListBatch):
-        return _mean(loss, Scores(torch.empty(0), vectors=student.vectors(batch, budget)))
-    total: Any = 0.0
-    for reading in student.read(batch, budget, loss.needs):
-        total = total + reading.weight * _mean(loss, batch.scores(reading))
-        if reading.cost is not None:
-            total = total + reading.cost
+        return _mean(loss, Scores(torch.empty(0), vectors=student.vectors(batch, budget)), alone)
+    readings = student.read(batch, budget, loss.needs)
+    losses = [_mean(loss, batch.scores(reading), alone) for reading in readings]
+    own = hasattr(student, "weigh")  # it knows what they are worth once it has seen them
+    weights = student.weigh(losses) if own else [reading.weight for reading in readings]
+    total: Any = sum(weight * each for weight, each in zip(weights, losses, strict=True))
+    for cost in (reading.cost for reading in readings if reading.cost is not None):
+        total = total + cost
     return total
 
 
-def _mean(loss: Loss, scores: Any) -> Any:
-    total, weight = loss(scores)
-    if not float(weight):
+def _mean(loss: Loss, scores: Any, alone: bool) -> Any:
+    """Sum over weight; not ``alone``, over the mean of all processes' weights, of every term of the loss by itself."""
+    if not alone and hasattr(loss, "parts"):
+        parts = [(part.factor * part.sum, part.weight) for part in loss.parts(scores)]
+    else:
+        parts = [loss(scores)]
+    value: Any = 0.0
+    weights = [weight if alone else summed(weight) / processes() for _, weight in parts]
+    if not any(map(float, weights)):
         warnings.warn("a batch taught nothing: no list in it has two scored documents", RerankDistillWarning, 3)
-        return total * 0.0
-    return total / weight
+    for (total, _), weight in zip(parts, weights, strict=True):
+        value = value + (total / weight if float(weight) else total * 0.0)
+    return value
 
 
 def loss_curve(history: Sequence[dict[str, float]]) -> list[tuple[int, float]]:

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rerankdistill import devices
-from rerankdistill.cards import Card
 from rerankdistill.contracts import Reading, Vectors
 from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
+from rerankdistill.errors import CardError
+from rerankdistill.students.exits import EXITS, check_exits
 from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
 from rerankdistill.students.layer_scores import pooled_layers
-from rerankdistill.students.layers import keep_layers
+from rerankdistill.students.layers import Freeze, Layers, freeze, keep_layers, lowest, stack_of
+from rerankdistill.students.lora import LoraOptions, adapt, saved_plain
+from rerankdistill.students.readings import WaysOptions, compared
+from rerankdistill.students.together import shared_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,21 +28,27 @@ if TYPE_CHECKING:
     from rerankdistill.students.batch import Budget, ListBatch, VectorBatch
 
 
-class BiEncoderOptions(Card):
-    """What a bi-encoder student is made from."""
+class BiEncoderOptions(WaysOptions):
+    """What a bi-encoder student is made from, and in which ways it is read."""
 
     init: str
     """Hugging Face id, folder or ``package:NAME/PATH``."""
     revision: str | None = None
-    layers: int | list[int] | None = None
-    """Keep so many evenly spaced layers, or these."""
+    layers: Layers | None = None
+    """Keep so many evenly spaced layers, or these, or ``"first:2"``, or ``"last:2"``."""
     similarity: Literal["cosine", "dot"] = "cosine"
     query_tokens: int = 64
     doc_tokens: int = 256
     query_prefix: str | None = None
     doc_prefix: str | None = None
+    pooling: Literal["mean", "cls"] | None = None
+    """Which vector of a text's tokens is the text's; None: the model's own choice."""
     dropout: float | None = 0.0
     """None: the model's own. Distillation matches a function, so noise in the student helps little."""
+    freeze: Freeze | None = None
+    """Leave as they are: ``"embeddings"``, or the embeddings and so many of the lowest layers."""
+    lora: LoraOptions | None = None
+    """Train adapters alone; they are added into the weights when the student is saved."""
 
 
 class Kind:
@@ -47,11 +57,20 @@ class Kind:
     Options = BiEncoderOptions
     layout: Literal["batch", "lists"] = "batch"
 
-    def __init__(self, model: Any, query_tokens: int, doc_tokens: int, device: devices.Device) -> None:
-        self.network, self.device = model, device
+    def __init__(self, model: Any, options: BiEncoderOptions, device: devices.Device) -> None:
+        self.network, self.options, self.device = model, options, device
         self.training_tokens = 0
         """Cut documents to so many tokens in training; 0: as in use."""
-        self._encoder = TextEncoder(model, "in training", device, {"query": query_tokens, "doc": doc_tokens})
+        self.together = False
+        """Whether every process of a ``torchrun`` reads the same batch, and encodes its share of the texts alone."""
+        lengths = {"query": options.query_tokens, "doc": options.doc_tokens}
+        self._encoder = TextEncoder(model, "in training", device, lengths)
+        layers = len(stack_of(model[0].model)) if options.exits else 0
+        self.ways = options.trained_ways(self._encoder.dimension, layers)
+        if options.exits:
+            check_exits(model, options.exits)
+        if options.freeze is not None:
+            freeze(model[0].model, options.freeze)
 
     @classmethod
     def create(cls, options: BiEncoderOptions, device: str = "auto") -> Kind:
@@ -60,17 +79,19 @@ class Kind:
         if options.layers is not None:
             keep_layers(model[0].model, options.layers)
         without_dropout(model[0].model, options.dropout)
+        if options.pooling:
+            _pool(model, options.pooling)
         model.similarity_fn_name = options.similarity
         for name, prefix in (("query", options.query_prefix), ("document", options.doc_prefix)):
             if prefix is not None:
                 model.prompts[name] = prefix
-        return cls(model, options.query_tokens, options.doc_tokens, devices.choose(device))
+        return cls(model, options, devices.choose(device))
 
     @classmethod
     def open(cls, folder: Path, options: BiEncoderOptions, device: str = "auto") -> Kind:
         """A student that :meth:`save` wrote, to be trained further."""
         model = load_bi_encoder(str(folder))
-        return cls(model, options.query_tokens, options.doc_tokens, devices.choose(device))
+        return cls(model, options, devices.choose(device))
 
     @staticmethod
     def source_fingerprint(options: BiEncoderOptions) -> str:
@@ -84,10 +105,21 @@ class Kind:
 
     def ready(self, training: bool) -> None:
         """Switch between training and inference; the weights stay."""
+        if training and self.options.lora:
+            adapt(self.network[0].model, self.options.lora)
         self.network.train(training)
         fit_attention(self.network[0].model, self.device.name.split(":")[0], training)
 
     def save(self, folder: Path) -> None:
+        """The student, and each of its exits as a smaller one in ``exits/``."""
+        body = self.network[0].model
+        with saved_plain(body):
+            self._write(folder)
+        for depth in self.options.exits:
+            with lowest(body, depth), saved_plain(body):
+                self._write(folder / EXITS / str(depth))
+
+    def _write(self, folder: Path) -> None:
         self.network.save_pretrained(str(folder), create_model_card=False)
 
     def embed(self, texts: Sequence[str], role: Role, budget: Budget, layers: bool = False) -> Tensor:
@@ -95,10 +127,13 @@ class Kind:
         lowest first."""
         import torch
 
-        tokens = self._encoder.tokens(texts, role, self.training_tokens if role == "doc" else 0)
-        with self.device.autocast():
-            vectors = run_chunks(self._by_layer if layers else self._forward, tokens, budget, self._place())
-        if self.network.similarity_fn_name == "cosine":
+        def encode(some: Sequence[str]) -> Tensor:
+            tokens = self._encoder.tokens(some, role, self.training_tokens if role == "doc" else 0)
+            with self.device.autocast():
+                return run_chunks(self._by_layer if layers else self._forward, tokens, budget, self._place())
+
+        vectors = shared_out(texts, encode) if self.together else encode(texts)
+        if self._cosine:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         return vectors
 
@@ -111,18 +146,28 @@ class Kind:
         return vectors if vectors.element_size() > 4 else vectors.float()
 
     def read(self, batch: ListBatch, budget: Budget, needs: frozenset[str]) -> list[Reading]:
-        """``[b, m]``: every query of the batch against every distinct document of it."""
-        by_layer = "layers" in needs
-        queries = self.embed(batch.queries, "query", budget, by_layer)
-        docs = self.embed(batch.docs, "doc", budget, by_layer)
-        layers: Tensor | None = None
-        if by_layer:
-            layers = queries.transpose(0, 1) @ docs.permute(1, 2, 0)
-            queries, docs = queries[:, -1], docs[:, -1]
-        return [Reading(queries @ docs.T, docs=docs @ docs.T if "docs" in needs else None, layers=layers)]
+        """``[b, m]``: every query of the batch against every distinct document of it, in each of the ways."""
+        by_layer = "layers" in needs or any(way.depth for way in self.ways)
+        queries = self._layered(batch.queries, "query", budget, by_layer)
+        docs = self._layered(batch.docs, "doc", budget, by_layer)
+        found = compared(queries, docs, self.ways, self._cosine, "docs" in needs)
+        if "layers" in needs:
+            found[0].layers = queries.transpose(0, 1) @ docs.permute(1, 2, 0)
+        return found
+
+    def _layered(self, texts: Sequence[str], role: Role, budget: Budget, by_layer: bool) -> Tensor:
+        """``[n, layers, d]``; without ``by_layer`` the whole model's vectors are the only layer."""
+        vectors = self.embed(texts, role, budget, by_layer)
+        return vectors if by_layer else vectors[:, None]
+
+    @property
+    def _cosine(self) -> bool:
+        return bool(self.network.similarity_fn_name == "cosine")
 
     def vectors(self, batch: VectorBatch, budget: Budget) -> Vectors:
-        return Vectors(self.embed(batch.texts, batch.role, budget), batch.targets.to(self._place()))
+        place = self._place()
+        queue = None if batch.queue is None else batch.queue.to(place)
+        return Vectors(self.embed(batch.texts, batch.role, budget), batch.targets.to(place), queue)
 
     def encoder(self) -> TextEncoder:
         """The same model for inference; shares the weights."""
@@ -131,3 +176,15 @@ class Kind:
 
     def _place(self) -> str:
         return str(next(self.network.parameters()).device)
+
+
+def _pool(model: Any, mode: str) -> None:
+    """Choose how a ``SentenceTransformer`` makes one vector of many, in place."""
+    for module in model.children():
+        if hasattr(module, "pooling_mode"):
+            if module.pooling_output_dimension != module.embedding_dimension:
+                break
+            module.pooling_mode = mode
+            return
+    fix = "leave pooling out"
+    raise CardError(f"pooling = {mode!r}: the model does not pool into one vector that wide", where="students", fix=fix)

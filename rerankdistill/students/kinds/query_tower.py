@@ -22,6 +22,7 @@ from rerankdistill.contracts import Reading
 from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
 from rerankdistill.errors import CardError
 from rerankdistill.students.kinds import bi_encoder
+from rerankdistill.students.readings import compared
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Kind(bi_encoder.Kind):
     Options = QueryTowerOptions
 
     def __init__(self, queries: Any, docs: Any, options: QueryTowerOptions, device: devices.Device) -> None:
-        super().__init__(queries, options.query_tokens, options.doc_tokens, device)
+        super().__init__(queries, options, device)
         self._docs, self._doc_tokens = docs, options.doc_tokens
         width, theirs = self._encoder.dimension, int(docs.get_embedding_dimension())
         if width != theirs:
@@ -108,7 +109,7 @@ class Kind(bi_encoder.Kind):
         docs, revision = cls.docs_reference(asked)
         return fingerprint(model_fingerprint(locate(asked.init), asked.revision), model_fingerprint(docs, revision))
 
-    def save(self, folder: Path) -> None:
+    def _write(self, folder: Path) -> None:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Router
 
@@ -123,14 +124,14 @@ class Kind(bi_encoder.Kind):
         both.save_pretrained(str(folder), create_model_card=False)
 
     def read(self, batch: ListBatch, budget: Budget, needs: frozenset[str]) -> list[Reading]:
-        """``[b, m]``; the gradient reaches the queries alone."""
+        """``[b, m]``, in each of the ways; the gradient reaches the queries alone."""
         import torch
 
-        queries = self.embed(batch.queries, "query", budget)
+        queries = self._layered(batch.queries, "query", budget, any(way.depth for way in self.ways))
         read = self.documents
         vectors = read(batch.doc_ids) if read else self._reader.encode(batch.docs, "doc")
         docs = torch.tensor(vectors, dtype=queries.dtype, device=queries.device)
-        return [Reading(queries @ docs.T, docs=docs @ docs.T if "docs" in needs else None)]
+        return compared(queries, docs[:, None], self.ways, self._cosine, "docs" in needs)
 
     def encoder(self) -> Any:
         """Both towers for inference."""

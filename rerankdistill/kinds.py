@@ -22,7 +22,7 @@ ROOMS = {
 }
 """Where each room keeps its kinds."""
 
-NOT_KINDS = {"guards", "combine"}
+NOT_KINDS = {"guards", "combine", "ramps", "paced"}
 """Modules of a kinds folder that help kinds and are none."""
 
 INSTALLS = {

@@ -1,4 +1,4 @@
-"""Weighted sums of losses: ``kl_div + 0.1 infonce``."""
+"""Weighted sums of losses: ``kl_div + 0.1 infonce``; what their options are at some moment of a training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
+from rerankdistill.cards import Card
 from rerankdistill.contracts import Loss, Scores
 from rerankdistill.errors import CardError, UsageError
+from rerankdistill.losses import ramps
 from rerankdistill.types import Scale
 
 if TYPE_CHECKING:
@@ -19,11 +23,31 @@ _NUMBER = r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 _TERM = re.compile(rf"\s*(?:({_NUMBER})\s*\*?\s*)?([A-Za-z_][\w.]*(?::\w+)?)\s*(\+|$)")
 
 
+Exponent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class Pace(Card):
+    """How much a query counts by how well the student orders it already; see :mod:`rerankdistill.losses.paced`."""
+
+    a: Exponent = 1.0
+    """Higher: what the student has mostly wrong counts less. 0: hopeless queries count in full."""
+    b: Exponent = 1.0
+    """Higher: what the student has mostly right counts less. 0: solved queries count in full."""
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
+    """One loss of a sum. ``at`` makes the loss of a moment, given the share of the training that is done; None: it
+    stays as it is."""
+
     factor: float
     name: str
     loss: Loss
+    at: Callable[[float], Loss] | None = None
+
+    def over_time(self) -> tuple[Loss, ...]:
+        """What the loss is at the start, on the way and at the end."""
+        return (self.loss,) if self.at is None else tuple(self.at(share_done) for share_done in (0.0, 0.5, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +69,7 @@ class Weighted:
     keep the :meth:`parts` of each chunk and :meth:`reduce` them: that is the value of the undivided batch, exactly.
 
     Attributes:
-        needs: everything that any term needs.
+        needs: everything that any term needs at any time.
         eats: the scales that all terms with a teacher can eat; empty where no term reads a teacher.
     """
 
@@ -54,12 +78,19 @@ class Weighted:
 
     def __init__(self, terms: Sequence[Term]) -> None:
         self.terms = tuple(terms)
-        self.needs = frozenset().union(*(term.loss.needs for term in self.terms))
-        diets = [term.loss.eats for term in self.terms if term.loss.eats]
+        losses = [loss for term in self.terms for loss in term.over_time()]
+        self.needs = frozenset().union(*(loss.needs for loss in losses))
+        diets = [loss.eats for loss in losses if loss.eats]
         self.eats = frozenset.intersection(*diets) if diets else frozenset()
 
     def __str__(self) -> str:
         return " + ".join(f"{term.factor:g} {term.name}" if term.factor != 1 else term.name for term in self.terms)
+
+    def at(self, share_done: float) -> Weighted:
+        """The loss when so much of a training is done, 0 at its start and 1 at its end."""
+        if all(term.at is None for term in self.terms):
+            return self
+        return Weighted([Term(t.factor, t.name, t.at(share_done) if t.at else t.loss) for t in self.terms])
 
     def parts(self, scores: Scores) -> tuple[Part, ...]:
         """What each term makes of a batch."""
@@ -71,7 +102,7 @@ class Weighted:
         total: Tensor | None = None
         for pieces in zip(*chunks, strict=True):
             weight = _add([piece.weight for piece in pieces])
-            value = pieces[0].factor * _add([piece.sum for piece in pieces]) / weight.clamp(min=1)
+            value = pieces[0].factor * _add([piece.sum for piece in pieces]) / (weight + (weight == 0))
             total = value if total is None else total + value
         if total is None:
             raise UsageError("no chunk to reduce")
@@ -81,20 +112,24 @@ class Weighted:
         parts = self.parts(scores)
         if len(parts) == 1:
             return parts[0].factor * parts[0].sum, parts[0].weight
-        anything = _add([part.weight for part in parts]).clamp(max=1)  # 0 where no term found anything, else 1
-        queries = anything * max(scores.student.shape[0], 1)
+        weight = _add([part.weight for part in parts])
+        queries = (weight > 0).to(weight.dtype) * max(scores.student.shape[0], 1)
         return self.reduce([parts]) * queries, queries
 
 
 def parse(
-    text: str, options: Mapping[str, Mapping[str, Any]], opener: Callable[[str], Callable[..., Loss]]
+    text: str,
+    options: Mapping[str, Mapping[str, Any]],
+    opener: Callable[[str], Callable[..., Loss]],
+    pace: Pace | None = None,
 ) -> Weighted:
     """Read a sum of losses.
 
     Args:
         text: ``kl_div``, ``kl_div + 0.1 infonce``, ``0.5*kl_div + 0.5*mine.losses:Kind``.
-        options: the options of each loss, by its name.
+        options: the options of each loss, by its name; a number may be a ramp, see :mod:`rerankdistill.losses.ramps`.
         opener: name to class, as ``lambda name: open_kind("losses", name)``; raises UsageError for an unknown name.
+        pace: how much a query counts; None: all alike.
 
     Raises:
         CardError: not a sum of losses; an unknown loss; options for a loss that is not in the sum, or wrong ones.
@@ -113,8 +148,22 @@ def parse(
             kind = opener(name)
         except UsageError as error:
             raise CardError(error.what, where=where, fix=error.fix) from error
-        terms.append(Term(factor, name, kind(**options.get(name, {}))))
+        terms.append(_term(factor, name, kind, options.get(name, {}), pace))
     return Weighted(terms)
+
+
+def _term(factor: float, name: str, kind: Callable[..., Loss], options: Mapping[str, Any], pace: Pace | None) -> Term:
+    def paced(loss: Loss) -> Loss:
+        if pace is None:
+            return loss
+        from rerankdistill.losses.paced import Paced  # torch
+
+        return Paced(loss, pace)
+
+    ramped = ramps.read(kind, options, f"loss {name}")
+    if ramped is None:
+        return Term(factor, name, paced(kind(**options)))
+    return Term(factor, name, paced(ramped.at(0)), lambda share_done: paced(ramped.at(share_done)))
 
 
 def _split(text: str, where: str) -> list[tuple[float, str]]:

@@ -36,6 +36,7 @@ class Kind:
 
     needs: frozenset[str] = frozenset({"vectors"})
     eats: frozenset[Scale] = frozenset()
+    same_dimension = True
 
     def __init__(self, **options: Any) -> None:
         self.options = parse(Options, options, "loss contrastive_kd")

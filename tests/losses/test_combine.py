@@ -106,3 +106,71 @@ def test_a_term_that_finds_nothing_adds_zero_and_nothing_at_all_weighs_nothing(r
     scores.valid = torch.zeros_like(scores.student, dtype=torch.bool)
     total, weight = loss(scores)
     assert total.item() == weight.item() == 0
+
+
+# Options that change in the course of a training
+
+
+def taus(loss, *shares):
+    return [loss.at(share).terms[0].loss.options.tau_teacher for share in shares]
+
+
+def test_a_ramp_goes_from_its_first_value_to_its_last():
+    ramp = {"kl_div": {"tau_teacher": {"from": 2.0, "to": 0.5}, "tau_student": 0.1}}
+    loss = parse("kl_div + 0.1 infonce", ramp, opener)
+    assert taus(loss, 0, 0.5, 1) == pytest.approx([2, 1.25, 0.5])
+    assert taus(loss, -1, 2) == pytest.approx([2, 0.5]), "never beyond its ends"
+    assert loss.at(0.5).terms[0].loss.options.tau_student == 0.1
+    assert str(loss.at(0.5)) == str(loss)
+    slow = parse("kl_div", {"kl_div": {"tau_teacher": {"from": 2, "to": 0.5, "shape": "cosine"}}}, opener)
+    assert taus(slow, 0, 0.25, 0.5, 1) == pytest.approx([2, 2 - 1.5 * (1 - 0.5**0.5) / 2, 1.25, 0.5])
+
+
+def test_the_loss_of_a_moment_is_the_loss_with_the_value_of_that_moment(randomly, mean_of):
+    scores = randomly()
+    loss = parse("taid", {"taid": {"share": {"from": 0.2, "to": 1.0}}}, opener)
+    for share_done, share in ((0, 0.2), (0.5, 0.6), (1, 1.0)):
+        expected = mean_of(opener("taid")(share=share), scores)
+        assert mean_of(loss.at(share_done), scores).item() == pytest.approx(expected.item())
+    assert mean_of(loss, scores).item() == pytest.approx(mean_of(loss.at(0), scores).item())
+    still = parse("taid", {}, opener)
+    assert still.at(0.7) is still
+
+
+def test_a_whole_number_stays_whole_on_its_way():
+    loss = parse("list_mle", {"list_mle": {"top_k": {"from": 1, "to": 4}}}, opener)
+    assert [loss.at(share).terms[0].loss.options.top_k for share in (0, 0.3, 0.37, 0.9, 1)] == [1, 2, 2, 4, 4]
+
+
+def test_what_a_loss_needs_and_eats_holds_for_the_whole_training():
+    loss = parse("kl_div", {"kl_div": {"alpha": {"from": 0.0, "to": 0.5}}}, opener)
+    assert "label" in loss.needs
+    assert "label" not in loss.at(0).needs
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tau_teacher": {"from": 0, "to": 1}}, "tau_teacher: where the ramp begins"),
+        ({"tau_teacher": {"from": 1, "to": -1}}, "tau_teacher: where the ramp ends"),
+        ({"tau_teacher": {"from": 1}}, "tau_teacher: 1 mistake\n  - to: missing"),
+        ({"tau_teacher": {"to": 1}}, "tau_teacher: 1 mistake\n  - from: missing"),
+        ({"tau_teacher": {"from": "high", "to": 1}}, "tau_teacher: 1 mistake\n  - from"),
+        ({"tau_teacher": {"from": True, "to": 1}}, "tau_teacher: 1 mistake\n  - from"),
+        ({"tau_teacher": {"from": 1, "to": 2, "shape": "step"}}, "tau_teacher: 1 mistake\n  - shape"),
+        ({"tau_teacher": {"from": 1, "to": 2, "shap": "linear"}}, "did you mean 'shape'"),
+        ({"tau_techer": {"from": 1, "to": 2}}, "did you mean 'tau_teacher'"),
+        ({"over": {"from": 1, "to": 2}}, "options.over"),
+    ],
+)
+def test_a_ramp_that_is_none_is_refused_before_anything_runs_and_the_option_is_named(options, said):
+    with pytest.raises(CardError) as error:
+        parse("infonce + kl_div", {"kl_div": options}, opener)
+    assert said in str(error.value)
+    assert "kl_div" in str(error.value)
+
+
+def test_a_switch_is_no_number():
+    for name, kind in (("fit", "margin_mse"), ("symmetric", "infonce")):
+        with pytest.raises(CardError, match=f"{name}: a ramp, and the option is no number"):
+            parse(kind, {kind: {name: {"from": 0, "to": 1}}}, opener)

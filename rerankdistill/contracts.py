@@ -250,6 +250,14 @@ class Loss(Protocol):
     def __call__(self, scores: Scores) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
+class Scheduled(Protocol):
+    """A loss that changes in the course of a training."""
+
+    def at(self, share_done: float) -> Loss:
+        """The loss when so much of the training is done, 0 at its start and 1 at its end."""
+
+
 class DevEvaluation(Protocol):
     """Measures a student during training; the students' room does not know how."""
 

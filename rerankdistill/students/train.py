@@ -14,7 +14,7 @@ from typing import Any
 
 from rerankdistill import devices
 from rerankdistill.cards import Card
-from rerankdistill.contracts import DevEvaluation, Loss
+from rerankdistill.contracts import DevEvaluation, Loss, Scheduled
 from rerankdistill.errors import DataError, RerankDistillWarning
 from rerankdistill.students.batch import Budget, ListBatch
 from rerankdistill.students.data import Schedule, StageData
@@ -180,8 +180,9 @@ def _trainer(
             self.network = student.network
             self.beside = data.beside(student) if hasattr(data, "beside") else None
 
-        def forward(self, batch: Any) -> Any:
-            value = step_loss(student, loss, batch, options.budget(student.device.name))
+        def forward(self, batch: Any, share_done: float) -> Any:
+            now = loss.at(share_done) if isinstance(loss, Scheduled) else loss
+            value = step_loss(student, now, batch, options.budget(student.device.name))
             return grown(value, processes()) if together else value
 
         def state_dict(self, *args: Any, **more: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -195,7 +196,7 @@ def _trainer(
         """The trainer with our step, our order and our dev evaluation."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-            value = model(inputs["batch"])
+            value = model(inputs["batch"], self.state.global_step / max(self.args.max_steps, 1))
             if not torch.isfinite(value):
                 raise DataError(
                     f"the loss is {value.item()} at step {self.state.global_step}",

@@ -79,3 +79,15 @@ def test_short_options_speak_of_every_student(call, pipeline, out):
     assert "seed2" in done.out.replace(" ", "").replace("-", "") or "seed 2" in done.out, done.out
     done = call("train", pipeline, "--out", out, "--dry-run", "--student", "./no-model")
     assert (done.code, "no-model" in done.err) == (5, True)
+
+
+def test_small_is_refused_where_a_file_has_no_small_form_and_plans_the_small_one_where_it_has(call, pipeline, tmp_path):
+    done = call("train", pipeline, "--out", tmp_path / "w", "--small", "--dry-run")
+    assert (done.code, "no table [small]" in done.err) == (2, True), done.err
+    both = tmp_path / "both.toml"
+    both.write_text(pipeline.read_text("utf-8") + "\n[small]\nseeds = [1, 2]\nmine = { depth = 4 }\n", "utf-8")
+    small = call("eval", both, "--out", tmp_path / "w", "--small", "--dry-run")
+    assert (small.code, "(seed 2)" in small.out) == (0, True), small.err
+    assert "(seed 2)" not in call("eval", both, "--out", tmp_path / "w", "--dry-run").out
+    told = call("pipelines", "check", both).out.splitlines()
+    assert [line.startswith(f"{both} --small: good") for line in told] == [False, True]

@@ -302,7 +302,8 @@ def _mean(loss: Loss, scores: Any, alone: bool) -> Any:
     value: Any = 0.0
     weights = [weight if alone else summed(weight) / processes() for _, weight in parts]
     if not any(map(float, weights)):
-        warnings.warn("a batch taught nothing: no list in it has two scored documents", RerankDistillWarning, 3)
+        text = "a batch taught nothing: no list in it has two scored documents, or a paced student has solved them all"
+        warnings.warn(text, RerankDistillWarning, 3)
     for (total, _), weight in zip(parts, weights, strict=True):
         value = value + (total / weight if float(weight) else total * 0.0)
     return value

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from rerankdistill import cards
 from rerankdistill.cards import Card
 from rerankdistill.errors import UsageError
+from rerankdistill.losses.combine import Pace
 from rerankdistill.pipeline.expect import read
 from rerankdistill.students.train import StageOptions
 from rerankdistill.types import View
@@ -42,7 +43,11 @@ class StageCard(Card):
 
     loss: str = "kl_div"
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Options of each loss by its name."""
+    """Options of each loss by its name. A number may change in the course of the stage: ``{ from = 2.0, to = 0.5 }``,
+    with ``shape = "linear"`` or ``"cosine"``."""
+    paced: Pace | None = None
+    """Let each query count p^a (1 - p)^b, p being how well the student orders its list already; see
+    :mod:`rerankdistill.losses.paced`. ``{}``: a = b = 1. None: all count alike."""
     match: str | tuple[str, ...] = ""
     """Card of a bi-encoder teacher whose vectors are matched; the loss must be one on vectors. Several cards: their
     vectors, each normalised, are put side by side."""
@@ -105,6 +110,8 @@ class StageCard(Card):
                 raise ValueError(f"{name}: only a stage that matches vectors of whole texts has one")
         if (self.keep_projection or self.project_only) and self.project is False:
             raise ValueError("project = false: there is no projection to keep or to learn")
+        if self.match and self.paced is not None:
+            raise ValueError("paced: a stage that matches vectors has no queries that could be weighed")
         if len(self.matched) > 1 and self.level != "text":
             raise ValueError(f"match: level = {self.level!r} looks into one model")
         return self

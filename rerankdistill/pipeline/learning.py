@@ -83,7 +83,7 @@ def labels_only(stage: StageCard, steps: int | None = None) -> StageCard:
     tune = {key: values for key, values in stage.tune.items() if "." not in key or key.startswith("infonce.")}
     options = {"infonce": stage.options.get("infonce", {})}
     schedule = stage.train.model_copy(update={"steps": steps}) if steps else stage.train
-    labels = {"loss": "infonce", "options": options, "tune": tune, "live": False, "train": schedule}
+    labels = {"loss": "infonce", "options": options, "tune": tune, "live": False, "train": schedule, "paced": None}
     return stage.model_copy(update=labels)
 
 
@@ -132,7 +132,7 @@ def student_options(name: str, card: StudentCard) -> Any:
 
 
 def build_loss(stage: StageCard) -> Weighted:
-    return parse(stage.loss, stage.options, lambda name: open_kind("losses", name))
+    return parse(stage.loss, stage.options, lambda name: open_kind("losses", name), stage.paced)
 
 
 def reads_scores(stage: StageCard) -> bool:

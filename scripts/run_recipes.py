@@ -5,8 +5,8 @@
     python scripts/run_recipes.py --results FILE.md     also write the table, and all rows of every report, as markdown
 
 What is fresh is not made again, so that a run that was stopped goes on. A recipe that fails does not stop the others;
-the end names it and the exit code is 1. One that wants something this machine lacks (a package with a language model) is
-left out, and named too. Each runs in a process of its own, whose notes go to work/recipes/NAME.log.
+the end names it and the exit code is 1. One that wants what this machine lacks (a language model in a package)
+is left out, and named too. Each runs in a process of its own, whose notes go to work/recipes/NAME.log.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from rerankdistill import artifacts, devices
 from rerankdistill.encoding import load_bi_encoder
 from rerankdistill.errors import CardError
 from rerankdistill.examples.shuffle import shuffled_matrix
+from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import StageCard, StudentCard
 from rerankdistill.pipeline.signals import needs_of
 from rerankdistill.pipeline.vectors import Texts
@@ -23,9 +24,17 @@ TOKENS = 64, 256
 """Where a query and a document are cut where a card says nothing."""
 
 
-def check_inside(stage: StageCard, where: str) -> None:
-    """Raise CardError where a stage's loss cannot be one on what the stage brings."""
+BESIDE = {"docs": "similarities among documents", "layers": "scores by layer", "logits": "two logits"}
+"""What losses may read of a student beside its scores."""
+
+
+def check_inside(stage: StageCard, kind: str, where: str) -> None:
+    """Raise CardError where a stage's loss cannot be one on what the stage brings, or on what the student gives."""
     needs = needs_of(stage)
+    lacking = needs & set(BESIDE) - set(getattr(open_kind("students", kind), "gives", BESIDE))
+    if lacking and not stage.match:
+        what = f"{stage.loss!r} learns from {BESIDE[min(lacking)]}, and a student of kind {kind!r} gives none"
+        raise CardError(what, where=where, fix="choose another loss, or another kind of student")
     if stage.level != "text" and not stage.match:
         raise CardError(f"level = {stage.level!r} of no model", where=where, fix="name its card in match")
     lists = stage.level in ("relations", "attention")

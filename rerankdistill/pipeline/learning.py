@@ -229,7 +229,7 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
 def _refuse_what_cannot_be_learnt(lessons: Lessons, arm: Arm, stage: StageCard, loss: Weighted) -> None:
     """Raise CardError where an arm would be trained on nothing, or on what its student does not read."""
     where, own = f"students.{arm.student} ({arm.role})", lessons.of(stage)
-    check_inside(stage, where)
+    check_inside(stage, lessons.student.kind, where)
     if stage.match and own.docs_model is not None:
         what = "a query tower learns from ranked lists; vectors are matched by a student that reads documents too"
         raise CardError(what, where=where, fix="leave the stage with match out, or take kind = 'bi_encoder'")

@@ -88,6 +88,16 @@ def test_a_matching_stage_looks_inside_and_a_stage_on_lists_goes_on(mini, teache
     assert any(name.startswith("stage 1") for name in planned(mini, tmp_path / "out", proof=False))
 
 
+def test_a_student_that_cannot_give_what_the_loss_reads_is_refused_before_a_teacher_is_asked(mini, models, tmp_path):
+    small(mini, loss="two_logit_mse", options={})
+    with pytest.raises(CardError, match="two logits, and a student of kind 'bi_encoder'"):
+        planned(mini, tmp_path / "out", proof=False)
+    small(mini, loss="layer_alignment", layers_from="minilm")
+    mini["students"]["small"].update(kind="cross_encoder", options={"init": str(models / "cross")})
+    with pytest.raises(CardError, match="scores by layer, and a student of kind 'cross_encoder'"):
+        planned(mini, tmp_path / "out", proof=False)
+
+
 @pytest.mark.parametrize(
     ("stage", "message"),
     [

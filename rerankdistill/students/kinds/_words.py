@@ -77,6 +77,8 @@ class WordReader:
     """The base of the kinds: they say how a model is opened, and :meth:`_logits`."""
 
     layout: Literal["batch", "lists"] = "lists"
+    gives: frozenset[str] = frozenset({"logits"})
+    """What its readings hold beside scores; see :class:`rerankdistill.contracts.Reading`."""
     name: str
     """The kind's, for the fingerprint."""
 

@@ -18,7 +18,7 @@ from rerankdistill.students.kinds._network import fit_attention, run_chunks, wit
 from rerankdistill.students.layer_scores import pooled_layers
 from rerankdistill.students.layers import Freeze, Layers, freeze, keep_layers, lowest, stack_of
 from rerankdistill.students.lora import LoraOptions, adapt, saved_plain
-from rerankdistill.students.readings import WaysOptions, compared
+from rerankdistill.students.readings import Way, WaysOptions, compared
 from rerankdistill.students.together import shared_out
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Kind:
 
     Options = BiEncoderOptions
     layout: Literal["batch", "lists"] = "batch"
+    gives: frozenset[str] = frozenset({"docs", "layers"})
+    """What its readings hold beside scores; see :class:`rerankdistill.contracts.Reading`."""
 
     def __init__(self, model: Any, options: BiEncoderOptions, device: devices.Device) -> None:
         self.network, self.options, self.device = model, options, device
@@ -96,6 +98,11 @@ class Kind:
     @staticmethod
     def source_fingerprint(options: BiEncoderOptions) -> str:
         return model_fingerprint(locate(options.init), options.revision)
+
+    @staticmethod
+    def variants(options: BiEncoderOptions) -> list[Way]:
+        """In which further ways a trained one can be used."""
+        return options.ways()[1:]
 
     @staticmethod
     def as_teacher(options: BiEncoderOptions) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Kind:
 
     Options = CrossEncoderOptions
     layout: Literal["batch", "lists"] = "lists"
+    gives: frozenset[str] = frozenset()
+    """What its readings hold beside scores; see :class:`rerankdistill.contracts.Reading`."""
 
     def __init__(self, model: Any, options: CrossEncoderOptions, device: devices.Device, mark: str) -> None:
         self.network, self.options, self.device = model.to(device.name), options, device

@@ -63,6 +63,7 @@ class Kind(bi_encoder.Kind):
     are encoded as they come."""
 
     Options = QueryTowerOptions
+    gives = frozenset({"docs"})
 
     def __init__(self, queries: Any, docs: Any, options: QueryTowerOptions, device: devices.Device) -> None:
         super().__init__(queries, options, device)

@@ -70,6 +70,13 @@ def test_the_last_layer_is_the_students_own_score_and_one_pass_gives_all(tiny, s
     torch.testing.assert_close(layered.layers[1], shorter.scores, atol=1e-4, rtol=1e-4)
 
 
+def test_a_student_that_is_read_in_several_ways_gives_its_layers_in_each(tiny):
+    batch = list_batch(LESSONS[:3], read, "batch")
+    found = bi(tiny, dims=[8]).read(batch, BUDGET, frozenset({"layers"}))
+    assert len(found) > 1
+    assert all(each.layers.shape == (3, *each.scores.shape) for each in found)
+
+
 def test_a_teacher_says_of_a_layer_what_a_student_made_of_it_would_also_when_it_remembers(tiny):
     made, batch = teacher(tiny), list_batch(LESSONS[:3], read, "batch")
     (layered,) = bi(tiny).read(batch, BUDGET, frozenset({"layers"}))

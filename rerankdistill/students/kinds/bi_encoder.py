@@ -159,7 +159,9 @@ class Kind:
         docs = self._layered(batch.docs, "doc", budget, by_layer)
         found = compared(queries, docs, self.ways, self._cosine, "docs" in needs)
         if "layers" in needs:
-            found[0].layers = queries.transpose(0, 1) @ docs.permute(1, 2, 0)
+            layers = queries.transpose(0, 1) @ docs.permute(1, 2, 0)
+            for each in found:
+                each.layers = layers
         return found
 
     def _layered(self, texts: Sequence[str], role: Role, budget: Budget, by_layer: bool) -> Tensor:

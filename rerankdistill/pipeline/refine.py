@@ -60,9 +60,9 @@ def refined_engines(
     how = card.refine
     if how is None:
         return []
-    if own.model is None:
-        fix = "leave refine out"
-        raise CardError(f"a student of kind {card.kind!r} has no query vector", where=f"students.{name}", fix=fix)
+    if own.model is None or own.index is not None:
+        what = f"a student of kind {card.kind!r} has no query vector whose documents are vectors"
+        raise CardError(what, where=f"students.{name}", fix="leave refine out")
     file = own.run.folder.name
     read = candidates_step(ws, asked, [own.run], how.depth, name=f"{asked.name}-of-{file}-top{how.depth}")
     descents = _descents(ws, shelf, how, card, name, seed)

@@ -39,10 +39,14 @@ class Round:
 
 
 def require_miner(student: StudentCard, where: str) -> None:
-    """Raises CardError for a student that cannot search a collection by vectors."""
-    if open_kind("students", student.kind).layout != "batch":
+    """Raises CardError for a student that cannot search a collection by one vector a text."""
+    kind = open_kind("students", student.kind)
+    if kind.layout != "batch":
         what = f"a student of kind {student.kind!r} reads pairs and finds nothing itself"
         raise CardError(what, where=where, fix="leave out remine: it re-ranks what others find")
+    if hasattr(kind, "index_card"):
+        what = f"a student of kind {student.kind!r} has an index of its own, which nothing is mined with"
+        raise CardError(what, where=where, fix="leave out remine")
 
 
 def remined_step(

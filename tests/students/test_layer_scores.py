@@ -72,7 +72,7 @@ def test_the_last_layer_is_the_students_own_score_and_one_pass_gives_all(tiny, s
 
 def test_a_student_that_is_read_in_several_ways_gives_its_layers_in_each(tiny):
     batch = list_batch(LESSONS[:3], read, "batch")
-    found = bi(tiny, dims=[8]).read(batch, BUDGET, frozenset({"layers"}))
+    found = bi(tiny, dims=[32, 8]).read(batch, BUDGET, frozenset({"layers"}))
     assert len(found) > 1
     assert all(each.layers.shape == (3, *each.scores.shape) for each in found)
 

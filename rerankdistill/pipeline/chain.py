@@ -114,7 +114,8 @@ def heard(pipeline: PipelineCard, student: StudentCard) -> list[str]:
 
 
 def check_chain(pipeline: PipelineCard) -> None:
-    """Raises CardError: a student is taught by one that is not there, or, one over the other, by itself."""
+    """Raises CardError: a student is taught or refined by one that is not there, or, one over the other, taught by
+    itself."""
 
     def follow(name: str, behind: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         if name in behind:
@@ -125,7 +126,10 @@ def check_chain(pipeline: PipelineCard) -> None:
         else:
             scorer_card(pipeline, name, 0)
 
-    for name in pipeline.students:
+    for name, student in pipeline.students.items():
+        asked = [student.refine.teacher, *(each.teacher for each in student.refine.rounds)] if student.refine else []
+        for known in filter(None, map(student_in, asked)):
+            scorer_card(pipeline, known, 0)
         for circle in follow(name, ()):
             fix = "name a card as the teacher of one of them"
             raise CardError(f"students teach each other in a circle: {' → '.join(circle)}", where="students", fix=fix)

@@ -109,6 +109,22 @@ def test_a_bi_encoder_teaches_whole_batches_and_its_vectors_are_made_once(chain,
     assert lessons.faculty.matrix(queries, ["d0", "d1"], [(0, 0)] * 2, [(1, 1)] * 2).shape == (2, 2)
 
 
+def test_all_at_once_puts_no_two_products_into_one_folder(chain, tmp_path):
+    """Seeds, rounds, a tuning, relabelled positives and arms that are taught nonsense: each has its own examples."""
+    small = chain["students"]["small"]
+    second = deepcopy(small["stages"][0]) | {"remine": True, "tune": {"learning_rate": [1e-3, 1e-4]}}
+    small["stages"] = [*small["stages"], second, deepcopy(second)]
+    small |= {"control": "auto", "relabel": "teacher", "queries": ["train", "titles"], "shuffled": ["teacher"]}
+    small["extra_controls"] = {"relabelled": [{"loss": "infonce", "train": {"steps": 2}}]}
+    small["refine"] = {"teacher": "student:assistant", "depth": 5}
+    wanted = planned(chain | {"seeds": [1, 2], "check": True}, tmp_path / "work")
+    rounds = {f"{arm}-round{n}-seed{s}" for arm in ("small", "small.control") for n in (2, 3) for s in (1, 2)}
+    assert {f"candidates train+titles-{each}" for each in rounds} <= wanted
+    plain, chosen = (f"examples train+titles · student-assistant-seed2{each}" for each in ("", "-relabelled"))
+    assert {plain, chosen, f"{chosen}-small-round3-seed2", f"{plain}-small.control-round3-seed2"} <= wanted
+    assert "run small-seed2+refined · test" in wanted
+
+
 def test_another_folder_makes_no_other_teacher(chain, tmp_path):
     marks = set()
     for name in ("here", "there"):

@@ -20,6 +20,13 @@ scores = model.similarity(model.encode_query(queries), model.encode_document(doc
 
 model = SentenceTransformer("{folder}")
 scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
+    "quantizer": """import faiss
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{folder}")
+index = faiss.read_index("{folder}/codebooks.faiss")  # it has no documents yet
+index.add(model.encode_document(documents, normalize_embeddings={normalised}))
+scores, rows = index.search(model.encode_query(queries, normalize_embeddings={normalised}), 10)""",
     "cross_encoder": """from sentence_transformers import CrossEncoder
 
 model = CrossEncoder("{folder}")
@@ -58,6 +65,8 @@ SCORES = {
     "logit": "logits[:, 0]",
 }
 """How a model that answers with words is read, by its ``output``."""
+BESIDE = {"quantizer": " and faiss"}
+"""What a kind needs beside its library."""
 PLAIN = {"seq2seq", "causal"}
 """Kinds that transformers alone opens."""
 
@@ -70,6 +79,8 @@ def write_card(folder: Path, name: str, kind: str, made: Mapping[str, Any]) -> N
     """
     library = "transformers" if kind in PLAIN else "sentence-transformers"
     usage = USAGE.get(kind, "").replace("{folder}", name)
+    similarity = made.get("student", {}).get("similarity", "cosine")
+    usage = usage.replace("{normalised}", str(similarity == "cosine"))
     if kind in PLAIN:
         how = json.loads((folder / "config.json").read_text("utf-8"))["rerankdistill"]
         usage = usage.replace("{scores}", SCORES[how["output"]]).replace("{max_tokens}", str(how["max_tokens"]))
@@ -80,7 +91,7 @@ tags: [{library}, rerankdistill, knowledge-distillation]
 
 # {name}
 
-A {kind.replace("_", "-")} made by rerankdistill. Nothing but {library} is needed to use it:
+A {kind.replace("_", "-")} made by rerankdistill. Nothing but {library}{BESIDE.get(kind, "")} is needed to use it:
 
 ```python
 {usage}

@@ -38,6 +38,7 @@ def test_its_documents_are_encoded_once_and_searched_through_its_own_codes(quant
     assert whole == pytest.approx(figures(report)["teacher bi"], abs=0.05)
     assert rows["small"]["index_bytes"] < (home / "indexes/flat-tiny-bi/index.faiss").stat().st_size
     assert rows["small"]["fidelity"]["overlap@10"] > 0.2
+    assert 'faiss.read_index("small/codebooks.faiss")' in (home / "students/small-seed1/README.md").read_text()
     assert not planned({**quantizer, "seeds": [1, 2]}, home)
 
 

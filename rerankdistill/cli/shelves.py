@@ -11,6 +11,9 @@ import typer
 
 from rerankdistill.cli.measure import measure
 
+BESIDE = {"vectors", "preferences", "layers", "logits"}
+"""What a loss may need of a teacher instead of its scores."""
+
 Name = Annotated[str, typer.Argument(help="A card's name, or the path of a .toml file.")]
 
 
@@ -117,7 +120,7 @@ def _losses() -> typer.Typer:
 
     @shelf.command()
     def show(name: Annotated[str, typer.Argument(help="A loss.")]) -> None:
-        """Its formula, source, options, and the teacher scales it eats."""
+        """Its formula, source, options, what it learns from, and the teacher scales it eats."""
         import sys
 
         from rerankdistill.kinds import open_kind
@@ -125,8 +128,10 @@ def _losses() -> typer.Typer:
         kind: Any = open_kind("losses", name)
         print((sys.modules[kind.__module__].__doc__ or "").strip())
         print(f"\n{(kind.__doc__ or '').strip()}")
-        eats = kind().eats
-        print(f"\neats: {', '.join(sorted(scale.value for scale in eats)) or 'no teacher (labels only)'}")
+        loss = kind()
+        print(f"\nlearns from: {', '.join(sorted(loss.needs - {'student'}))}")
+        said = "no scores (a teacher says something else)" if loss.needs & BESIDE else "no teacher (labels only)"
+        print(f"eats: {', '.join(sorted(scale.value for scale in loss.eats)) or said}")
         options = getattr(sys.modules[kind.__module__], "Options", None)
         if options is not None:
             print("options: " + ", ".join(f"{key} = {field.default!r}" for key, field in options.model_fields.items()))

@@ -1,4 +1,4 @@
-r"""Without a teacher: a positive is to be ahead of a document by as much as the two are alike.
+r"""Adaptive relevance margins, without a teacher: a positive is ahead of a document by as much as the two are alike.
 
 .. math:: \frac{1}{|P|} \sum_{(q, n) \in P} \left[(s_{q+} - s_{qn}) - \frac{\cos(d_{q+}, d_n) + 1}{2}\right]^2
 

@@ -1,4 +1,4 @@
-r"""Of all the teacher's vectors, the student's vector of a text is to be nearest to the teacher's of the same text.
+r"""InfoNCE between vectors: of all the teacher's, the student's of a text is to be nearest to that of the same text.
 
 .. math:: -\frac{1}{T} \sum_x \log \frac{e^{\cos(S_x, T_x) / \tau}}{\sum_{y} e^{\cos(S_x, T_y) / \tau}}
 

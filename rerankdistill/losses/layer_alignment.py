@@ -1,4 +1,4 @@
-r"""Layer by layer, the student's distribution over a list is to follow the teacher's; its better layers count more.
+r"""LEAD: layer by layer the student's distribution over a list follows the teacher's, whose better layers count more.
 
 .. math:: \frac{1}{B} \sum_q \sum_l w_l\, \mathrm{KL}\left(\mathrm{softmax}(t^l_q / \tau_t) \,\|\,
           \mathrm{softmax}(s^l_q / \tau_s)\right), \quad w = \mathrm{softmax}_l\left(-\mathrm{CE}(t^l) / \tau_l\right)

@@ -1,4 +1,4 @@
-r"""A teacher's comparisons of two documents: the student is to prefer the same one, and as surely.
+r"""PairDistill: of two documents that a teacher compared, the student is to prefer the same one, and as surely.
 
 .. math:: \frac{1}{P} \sum_{(q, i, j)} \mathrm{KL}\left([p, 1 - p] \,\|\,
           \mathrm{softmax}(\sigma s_i, \sigma s_j)\right)

@@ -1,4 +1,4 @@
-r"""Texts that are far apart for the teacher are to be far apart for the student: distances in proportion.
+r"""Relational distillation: texts that are far apart for the teacher are to be so for the student, in proportion.
 
 .. math:: \frac{1}{P} \sum_{x < y} h\left(\frac{\lVert S_x - S_y \rVert}{\mu_S} -
           \frac{\lVert T_x - T_y \rVert}{\mu_T}\right)

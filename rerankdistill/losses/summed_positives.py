@@ -1,4 +1,4 @@
-r"""Several labelled documents of a query as one: their scores added up, against the other queries' and the negatives.
+r"""InfoNCE for queries with several labelled documents: their scores added up, like those of the other queries.
 
 .. math:: -\frac{1}{B} \sum_q \log \frac{e^{S_{qq} / \tau}}{\sum_{q'} e^{S_{qq'} / \tau} + \sum_n e^{s_{qn} / \tau}},
           \quad S_{qq'} = \sum_{d \in D^+_{q'}} s_{qd}

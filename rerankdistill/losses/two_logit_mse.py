@@ -1,4 +1,4 @@
-r"""Both answers to "is this relevant?": the student's two logits are to equal the teacher's.
+r"""InRanker: both answers to "is this relevant?", the student's two logits against the teacher's.
 
 .. math:: \frac{1}{2 N} \sum_i (z^{no}_i - \tilde{t}^{no}_i)^2 + (z^{yes}_i - \tilde{t}^{yes}_i)^2,
           \quad \tilde{t} = t - \frac{t^{no} + t^{yes}}{2}

@@ -92,6 +92,9 @@ def test_every_loss_can_be_shown(call, name):
 def test_the_scales_a_loss_eats_are_told(call):
     assert "logit" in call("losses", "show", "kl_div").out
     assert "labels only" in call("losses", "show", "infonce").out
+    told = call("losses", "show", "pairwise_preference").out
+    assert "learns from: preferences" in told
+    assert "labels only" not in told
     done = call("losses", "show", "kl_dvi")
     assert (done.code, "did you mean 'kl_div'?" in done.err) == (2, True)
 

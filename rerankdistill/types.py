@@ -208,7 +208,7 @@ class Row:
 
     name: str
     kind: str
-    """``first_stage``, ``student_before``, ``control``, ``student``, ``fusion`` or ``teacher``."""
+    """``first_stage``, ``student_before``, ``control``, ``student``, ``variant``, ``fusion`` or ``teacher``."""
     first_stage: str
     """What chose the documents: ``full collection``, or the name of the run that was re-ranked."""
     measures: Mapping[str, float]

@@ -17,6 +17,7 @@ KINDS = {
     "student_before": "student before",
     "control": "control",
     "student": "student distilled",
+    "variant": "student, used otherwise",
     "fusion": "fusion",
     "teacher": "teacher (reference)",
     "test_time": "teacher at test time",
@@ -186,7 +187,7 @@ def _measures(report: Report) -> list[str]:
     return list(dict.fromkeys(measure for row in report.rows for measure in row.measures))
 
 
-EXTRAS = ("docs_per_s", "parameters", "index_bytes", "churn@10")
+EXTRAS = ("docs_per_s", "parameters", "vector_bytes", "index_bytes", "churn@10")
 """Figures in a row's ``extra`` that get a column of their own when any row has them."""
 
 

@@ -45,6 +45,7 @@ from rerankdistill.pipeline.quantizing import WHOLE, coded_engine, coded_filler,
 from rerankdistill.pipeline.refine import refined_engines
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, scorer_model
+from rerankdistill.pipeline.variants import VARIANT, variant_engines
 from rerankdistill.pipeline.vectors import Model, docs_of, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.rerank import ScoreGroups
@@ -57,6 +58,8 @@ CHURN = "churn@10"
 """The share of what is in use today's top ten that a row would change."""
 SPEED_TEXTS = 256
 """Documents that encoding speed is measured on."""
+ENCODERS = ("student", "student_before", VARIANT)
+"""Rows that say what their encoder costs."""
 
 
 class Proof:
@@ -135,6 +138,8 @@ class Proof:
             kind = "student" if arm.role == DISTILLED else "control"
             made = self._with_fusion(label, kind, name, card, student, extra, arm)
             rows += made
+            if arm.role == DISTILLED:
+                rows += variant_engines(made[0], name, card, self._bi_encoder)
             if arm.role == DISTILLED and self.target.mode == "retrieve":
                 depth = self.target.depth
                 rows += refined_engines(self.ws, self.shelf, self.asked, made[0], name, card, arm.seed, depth)
@@ -315,7 +320,7 @@ class Proof:
         names = {row.name for row in rows}
         pairs = list(self.target.compare)
         for name in self.ws.card.students:
-            others = sorted(other for other in names if other.startswith(f"{name} "))
+            others = sorted(row.name for row in rows if row.name.startswith(f"{name} ") and row.kind != VARIANT)
             others.sort(key=lambda other: other != f"{name} {CONTROL}")  # the first one is what a report marks against
             for prefix in ("", f"{self.first_name} + "):
                 pairs += [(prefix + name, prefix + other) for other in others if prefix + other in names]
@@ -326,15 +331,19 @@ class Proof:
         """Parameters of the students, and their encoding speed next to the teacher's, on the same texts in one run."""
         found: dict[str, dict[str, float]] = {}
         slow = next((e.model for e in engines if e.kind == "teacher" and e.model), None)
+        several = any(engine.kind == VARIANT for engine in engines)
         ids = list(self.source.doc_ids())
         step = max(1, len(ids) // SPEED_TEXTS)
         texts = self.source.texts(ids[::step][:SPEED_TEXTS], self.shelf.view)
         for engine in engines:
-            if engine.model is None or engine.name in found or engine.kind not in ("student", "student_before"):
+            if engine.model is None or engine.name in found or engine.kind not in ENCODERS:
                 continue
             encoder = engine.model.open(self.ws)
             found[engine.name] = {"parameters": parameters(encoder.model)}
-            if slow is not None and engine.kind == "student" and engine.model.docs is None:
+            if several:
+                found[engine.name]["vector_bytes"] = engine.model.vector_bytes(encoder.dimension)
+            timed = engine.kind != "student_before" and engine.model.docs is None and engine.model.narrow is None
+            if slow is not None and timed:
                 reference = slow.open(self.ws)
                 speed = throughput(encoder, reference, texts, rounds=3)
                 found[engine.name] |= {"docs_per_s": round(speed.a, 1), "speed_vs_teacher": round(speed.ratio, 2)}

@@ -16,9 +16,29 @@ from rerankdistill.contracts import Role, Source
 from rerankdistill.encoding import TextEncoder
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.workspace import Workspace
+from rerankdistill.students.readings import Way
 from rerankdistill.types import FloatArray, IntArray, View
 
 SHARD = 1024
+BLOCK = 65536
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """How a model's vectors are read, of which less than the whole is kept."""
+
+    way: Way
+    cosine: bool
+
+    def __call__(self, vectors: FloatArray, role: Role) -> FloatArray:
+        """``[n, d']`` of ``[n, d]``; of few bits the floats that they stand for."""
+        import torch
+
+        given = torch.tensor(vectors, dtype=torch.float32)
+        if self.way.bits == "binary":  # a bit says nothing of a length
+            given = torch.nn.functional.normalize(given, dim=-1)
+        found: FloatArray = self.way.narrowed(given, self.cosine, role == "doc").numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,9 @@ class Model:
     docs: Model | None = None
     """Who reads the documents, where that is another model."""
     revision: str | None = None
+    narrow: Narrow | None = None
+    whole: Model | None = None
+    """With ``narrow``: the same model with whole vectors."""
 
     @property
     def reader(self) -> Model:
@@ -41,7 +64,12 @@ class Model:
         return self.docs or self
 
     def encode(self, ws: Workspace, texts: Sequence[str], role: Role, advance: Callable[[int], None]) -> FloatArray:
-        return self.open(ws).encode(texts, role, advance)
+        vectors = self.open(ws).encode(texts, role, advance)
+        return self.narrow(vectors, role) if self.narrow else vectors
+
+    def vector_bytes(self, dimension: int) -> int:
+        """What a document's vector takes, of a model with so many dimensions."""
+        return (self.narrow.way if self.narrow else Way()).vector_bytes(dimension)
 
     def open(self, ws: Workspace) -> TextEncoder:
         """The model, ready to encode."""
@@ -75,12 +103,34 @@ def docs_of(source: Source, view: View, label: str = "docs") -> Texts:
 def vectors_step(ws: Workspace, model: Model, texts: Texts) -> Step:
     """``vectors.npy`` ``[n, d]`` float32 and ``ids.parquet`` for texts and a model."""
     model = model.reader if texts.role == "doc" else model
+    if model.narrow and model.whole:
+        return _narrow_step(ws, model, vectors_step(ws, model.whole, texts), model.narrow, texts)
     about = {"query_tokens": model.query_tokens, "doc_tokens": model.doc_tokens, "role": texts.role}
     manifest = artifacts.plan("vectors", 1, about, {"model": model.mark, "texts": texts.mark})
     place = ws.root / "vectors" / f"{model.name}-{texts.name}"
     step = Step(f"vectors {model.name} · {texts.name}", place, manifest, (*model.needs, *texts.needs))
     step.partial = partial = ws.root / "partial" / f"{step.fingerprint}-{SHARD}"
     step.run = lambda folder: _encode(ws, model, texts, folder, partial, step)
+    return step
+
+
+def _narrow_step(ws: Workspace, model: Model, whole: Step, narrow: Narrow, texts: Texts) -> Step:
+    """The step that narrows the vectors of another, a block at a time; each block of ``int8`` has steps of its own."""
+    manifest = artifacts.plan("vectors", 1, {"narrowed": model.mark}, {"whole": whole.fingerprint})
+    step = Step(f"vectors {model.name} · {texts.name}", ws.root / "vectors" / f"{model.name}-{texts.name}", manifest)
+    step.needs = (whole,)
+
+    def run(folder: Path) -> None:
+        ids, vectors = read_vectors(whole)
+        width = narrow(vectors[:1], texts.role).shape[1]
+        out = np.lib.format.open_memmap(folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(len(ids), width))
+        for start in range(0, len(ids), BLOCK):
+            out[start : start + BLOCK] = narrow(vectors[start : start + BLOCK], texts.role)
+        out.flush()
+        pq.write_table(pa.table({"id": ids}), folder / "ids.parquet")
+        step.manifest.counts = {"texts": len(ids), "dimension": width}
+
+    step.run = run
     return step
 
 

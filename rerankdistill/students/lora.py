@@ -30,10 +30,13 @@ class LoraOptions(Card):
     """Names of the linear layers that are adapted, as ``["q_proj", "v_proj"]``; empty: all but the output layer."""
 
 
-def adapt(model: Any, options: LoraOptions) -> None:
+def adapt(model: Any, options: LoraOptions, head: bool = False) -> None:
     """Freeze a transformers model and put adapters beside its matrices, in place; one that has them stays as it is.
 
     Nothing changes yet: the second matrix of each adapter is zero.
+
+    Args:
+        head: what the model has above its base is new, and trained as it is.
 
     Raises:
         MissingDependency: peft is not installed.
@@ -46,15 +49,25 @@ def adapt(model: Any, options: LoraOptions) -> None:
     except ModuleNotFoundError as error:
         raise missing(error, "lora") from error
     targets = list(options.targets) or "all-linear"
-    how = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
+    above = _above(model) if head else {}
+    how = LoraConfig(
+        r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets,
+        exclude_modules=rf"({'|'.join(above)})(\..+)?" if above else None,
+    )  # fmt: skip
     try:
         inject_adapter_in_model(how, model, NAME)
     except ValueError as error:
         fix = f"its linear layers are called {', '.join(_linear(model))}"
         raise DataError(f"lora.targets = {list(options.targets)}: the model has no such layer", fix=fix) from error
+    for module in above.values():
+        module.requires_grad_(True)
     for parameter in model.parameters():
         if parameter.requires_grad:  # what is trained is in float32, whatever the frozen weights are in
             parameter.data = parameter.data.float()
+
+
+def _above(model: Any) -> dict[str, Any]:
+    return {name: module for name, module in model.named_children() if name != model.base_model_prefix}
 
 
 def is_adapted(model: Any) -> bool:

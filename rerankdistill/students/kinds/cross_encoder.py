@@ -17,7 +17,8 @@ from rerankdistill.cards import Card
 from rerankdistill.contracts import Reading
 from rerankdistill.encoding import load, locate, map_batches, model_fingerprint, tokenise
 from rerankdistill.students.kinds._network import fit_attention, run_chunks, without_dropout
-from rerankdistill.students.layers import keep_layers
+from rerankdistill.students.layers import Freeze, Layers, freeze, keep_layers
+from rerankdistill.students.lora import LoraOptions, adapt, saved_plain
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
@@ -31,10 +32,15 @@ class CrossEncoderOptions(Card):
 
     init: str
     revision: str | None = None
-    layers: int | list[int] | None = None
+    layers: Layers | None = None
+    """Keep so many evenly spaced layers, or these, or ``"first:2"``, or ``"last:2"``."""
     max_tokens: int = 192
     """Of query and document together; the document is cut, never the query."""
     dropout: float | None = 0.0
+    freeze: Freeze | None = None
+    """Leave as they are: ``"embeddings"``, or the embeddings and so many of the lowest layers."""
+    lora: LoraOptions | None = None
+    """Train adapters and the head alone; they are added into the weights when the student is saved."""
 
 
 class Kind:
@@ -49,6 +55,8 @@ class Kind:
         self.network, self.options, self.device = model.to(device.name), options, device
         self.training_tokens = 0
         """Cut pairs to so many tokens in training; 0: as in use."""
+        if options.freeze is not None:
+            freeze(self.network.model, options.freeze)
         self.fingerprint = fingerprint("cross_encoder", mark, options.max_tokens, device.dtype)
 
     @classmethod
@@ -76,11 +84,14 @@ class Kind:
 
     def ready(self, training: bool) -> None:
         """Switch between training and inference; the weights stay."""
+        if training and self.options.lora:
+            adapt(self.network.model, self.options.lora, head=True)
         self.network.train(training)
         fit_attention(self.network.model, self.device.name.split(":")[0], training)
 
     def save(self, folder: Path) -> None:
-        self.network.save_pretrained(str(folder), create_model_card=False)
+        with saved_plain(self.network.model):
+            self.network.save_pretrained(str(folder), create_model_card=False)
 
     def read(self, batch: ListBatch, budget: Budget, needs: frozenset[str]) -> list[Reading]:  # noqa: ARG002
         """``[b, m]``: every query against its own list."""

@@ -18,6 +18,7 @@ from rerankdistill.evaluation.unseen import SUFFIX, add_unseen, unseen_queries
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import EvaluateCard, StudentCard, own_collection
 from rerankdistill.pipeline.chain import stem
+from rerankdistill.pipeline.deployed import Deployed
 from rerankdistill.pipeline.engines import (
     Engine,
     fusion_step,
@@ -42,6 +43,7 @@ from rerankdistill.pipeline.mining import (
     run_step,
 )  # fmt: skip
 from rerankdistill.pipeline.quantizing import WHOLE, coded_engine, coded_filler, has_codes, whole_engine
+from rerankdistill.pipeline.refine import NOTE as REFINED_NOTE
 from rerankdistill.pipeline.refine import refined_engines
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, scorer_model
@@ -49,13 +51,10 @@ from rerankdistill.pipeline.variants import VARIANT, variant_engines
 from rerankdistill.pipeline.vectors import Model, docs_of, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.rerank import ScoreGroups
-from rerankdistill.runs.trec import read_run as read_trec
 from rerankdistill.students.model_card import add_measured
 from rerankdistill.types import Report, Row, Run
 
 FUSION_DEPTH = 50
-CHURN = "churn@10"
-"""The share of what is in use today's top ten that a row would change."""
 SPEED_TEXTS = 256
 """Documents that encoding speed is measured on."""
 ENCODERS = ("student", "student_before", VARIANT)
@@ -75,6 +74,7 @@ class Proof:
         called = slug(self.split) + ("-rerank" if target.mode == "rerank" else "")
         self.asked = Asked(self.shelf.place(called), mark, lambda: self.source.queries(target.split))
         self.first = self._first_stage()
+        self.deployed = Deployed(target)
 
     def _first_stage(self) -> Step:
         name, split = self.target.first_stage, self.target.split
@@ -96,8 +96,7 @@ class Proof:
             )
         inputs = {f"{engine.name}/{number}": engine.run.fingerprint for number, engine in enumerate(engines)}
         inputs["judgements"] = self.source.judgements_fingerprint(self.target.split)
-        if self.target.deployed:
-            inputs["deployed"] = artifacts.hash_file(self._deployed())
+        inputs |= self.deployed.inputs
         about = {"measures": list(self.target.measures), "mode": self.target.mode,
                  "compare": [list(pair) for pair in self.target.compare]}  # fmt: skip
         manifest = artifacts.plan("report", 2, about, inputs)
@@ -106,13 +105,6 @@ class Proof:
         step = Step(f"report {self.asked.name}", place, manifest, needs)
         step.run = lambda folder: self._write(engines, folder)
         return step
-
-    def _deployed(self) -> Path:
-        path = Path(self.target.deployed).expanduser()
-        if not path.is_file():
-            fix = "give the path of a TREC run"
-            raise DataError(f"there is no run {self.target.deployed!r}", where="evaluate: deployed", fix=fix)
-        return path
 
     def engines(self) -> list[Engine]:
         """Every row of the report, in its order."""
@@ -283,7 +275,7 @@ class Proof:
     ) -> tuple[list[Row], dict[str, Run]]:
         """One row for each engine and seed, and a run for each name. A student's model card gets its figures."""
         judgements = list(self.source.judgements(self.target.split))
-        deployed = read_trec(self._deployed()) if self.target.deployed else None
+        queries = self.asked.read()
         rows: list[Row] = []
         runs: dict[str, Run] = {}
         for engine in engines:
@@ -295,16 +287,12 @@ class Proof:
             extra = {**engine.extra, **speeds.get(engine.name, {})}
             if engine.index:
                 extra["index_bytes"] = artifacts.read(engine.index.folder, "index").counts["bytes"]
-            if deployed:
-                extra[CHURN] = round(1 - fidelity(run, deployed, query_ids=self._query_ids()).overlap, 4)
+            extra |= self.deployed.churn(run, queries)
             rows.append(Row(engine.name, engine.kind, engine.first_stage, found.means, found.per_query, total, extra))
             if engine.student:
                 title, count = f"{self.source.name} {self.target.split}", len(run.query_ids)
                 add_measured(engine.student, title, found.means, count, f"first stage: {engine.first_stage}")
         return rows, runs
-
-    def _query_ids(self) -> list[str]:
-        return [query.query_id for query in self.asked.read()]
 
     def _with_fidelity(self, row: Row, runs: dict[str, Run]) -> Row:
         """The row with how much of its teacher's order it kept."""
@@ -367,12 +355,8 @@ class Proof:
                 "relevant to a training query; on the others, labels may be remembered by document."
             )
         if any(card.refine for card in students) and self.target.mode == "retrieve":
-            lines.append(
-                "Rows called reranked and refined ask a teacher at test time: it reads the first documents of every "
-                "test query, and its time is in the refined row's ms/query."
-            )
-        if self.target.deployed:
-            lines.append(f"{CHURN}: the share of the deployed run's top ten that is not in the row's own top ten.")
+            lines.append(REFINED_NOTE)
+        lines += self.deployed.notes
         seeds = len(self.ws.card.seeds)
         lines.append(f"{seeds} seed{'s' if seeds > 1 else ''}; a trained row is the mean over them.")
         return lines

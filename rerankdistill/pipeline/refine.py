@@ -33,6 +33,10 @@ from rerankdistill.types import FloatArray, Query
 
 KIND = "test_time"
 """The kind of row that needs a teacher at test time."""
+NOTE = (
+    "Rows called reranked and refined ask a teacher at test time: it reads the first documents of every test query, "
+    "and its time is in the refined row's ms/query."
+)
 KNOWN = frozenset({"student", "teacher"})
 """What a loss may look at: at test time nobody has labels."""
 

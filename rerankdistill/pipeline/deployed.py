@@ -1,0 +1,49 @@
+"""What is in use today, as a run: how much of its top ten a student would change (churn).
+
+A student that is no better than what it replaces and answers differently costs its users their habits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rerankdistill import artifacts
+from rerankdistill.errors import DataError
+from rerankdistill.evaluation.fidelity import fidelity
+from rerankdistill.pipeline.card import EvaluateCard
+from rerankdistill.runs.trec import read_run
+from rerankdistill.types import Query, Run
+
+CHURN = "churn@10"
+NOTE = f"{CHURN}: the share of the deployed run's top ten that is not in the row's own top ten."
+
+
+class Deployed:
+    """The deployed run of an evaluation, where it names one."""
+
+    def __init__(self, target: EvaluateCard) -> None:
+        self.path = Path(target.deployed).expanduser() if target.deployed else None
+        self._run: Run | None = None
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a report depends on. Raises DataError: no such file."""
+        if self.path is None:
+            return {}
+        if not self.path.is_file():
+            what = f"there is no run {str(self.path)!r}"
+            raise DataError(what, where="evaluate: deployed", fix="give the path of a TREC run")
+        return {"deployed": artifacts.hash_file(self.path)}
+
+    @property
+    def notes(self) -> list[str]:
+        return [NOTE] if self.path else []
+
+    def churn(self, run: Run, queries: Sequence[Query]) -> dict[str, float]:
+        """``{"churn@10": …}`` of a run; empty where nothing is deployed."""
+        if self.path is None:
+            return {}
+        self._run = self._run or read_run(self.path)
+        kept = fidelity(run, self._run, query_ids=[query.query_id for query in queries]).overlap
+        return {CHURN: round(1 - kept, 4)}

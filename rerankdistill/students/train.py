@@ -84,7 +84,7 @@ def train(
     """Train a student in place through one stage, resuming from the last whole checkpoint in ``folder``.
 
     Args:
-        student: a kind of student; ``network`` is trained.
+        student: a kind of student; ``network`` is trained. What it has to ``prepare`` it does first.
         folder: for checkpoints; the caller deletes it when the student is saved.
         dev: measured every ``evaluate_every`` steps; decides which weights are kept and when to stop.
 
@@ -93,8 +93,10 @@ def train(
     """
     if not data.count:
         raise DataError("no example to learn from", fix="check the queries and the candidates")
-    trainer = _trainer(student, data, loss, options, folder, seed, dev, report)
     started = last_checkpoint(folder)
+    if started is None and hasattr(student, "prepare"):
+        student.prepare(data)
+    trainer = _trainer(student, data, loss, options, folder, seed, dev, report)
     student.ready(training=True)
     trainer.train(resume_from_checkpoint=str(started) if started else None)
     student.ready(training=False)

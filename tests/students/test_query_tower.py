@@ -121,3 +121,59 @@ def test_towers_of_two_widths_are_refused(tiny, tmp_path):
     narrow.save_pretrained(str(tmp_path / "narrow"), create_model_card=False)
     with pytest.raises(CardError, match="32 dimensions and documents 8"):
         Kind.create(QueryTowerOptions(init=str(tiny), docs=str(tmp_path / "narrow")), "cpu")
+
+
+@pytest.fixture
+def wide(tiny, tmp_path):
+    """A documents' model of 48 dimensions that never met the query encoder."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense
+
+    torch.manual_seed(3)
+    other = SentenceTransformer(str(tiny_bi_encoder(tmp_path / "other", [*TEXTS, *QUERIES], seed=5)), device="cpu")
+    other.append(Dense(32, 48))
+    other.save_pretrained(str(tmp_path / "wide"), create_model_card=False)
+    return tmp_path / "wide"
+
+
+def bridged(tiny, wide, start, **more):
+    torch.manual_seed(1)
+    return Kind.create(QueryTowerOptions(init=str(tiny), docs=str(wide), projection=start, **more), "cpu")
+
+
+def alike(student):
+    """How near a text that is read as a query is to itself as a document, beyond what any two texts are."""
+    both = student.encoder()
+    scores = both.encode(TEXTS, "query") @ both.encode(TEXTS, "doc").T
+    return float(np.diag(scores).mean() - scores.mean())
+
+
+def test_a_projection_begins_where_queries_meet_the_documents(tiny, wide):
+    fitted, turned = (bridged(tiny, wide, start) for start in ("least_squares", "orthogonal"))
+    for student in (fitted, turned):
+        student.prepare(lists())
+    assert alike(fitted) > 10 * abs(alike(turned))
+    both = fitted.encoder()
+    scores = both.encode(TEXTS, "query") @ both.encode(TEXTS, "doc").T
+    assert (scores.argmax(1) == np.arange(len(TEXTS))).mean() > 0.9
+
+
+def test_a_projection_is_learnt_and_saved_with_the_query_encoder(tiny, wide, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    student = bridged(tiny, wide, "least_squares", exits=(1,))
+    reference = bridged(tiny, wide, "least_squares")
+    reference.prepare(lists())
+    loss = parse("infonce", {"infonce": {"tau": 0.05}}, lambda name: open_kind("losses", name))
+    train(student, lists(), loss, StageOptions(steps=12, batch=8, learning_rate=2e-3), tmp_path / "work", 1)
+    weight = student.network[-1].linear.weight
+    assert 0 < float((weight - reference.network[-1].linear.weight).detach().abs().max()) < 0.1, "it began elsewhere"
+    student.save(tmp_path / "saved")
+    plain, wanted = SentenceTransformer(str(tmp_path / "saved"), device="cpu"), student.encoder()
+    for encode, role, texts in ((plain.encode_query, "query", QUERIES), (plain.encode_document, "doc", TEXTS)):
+        np.testing.assert_allclose(encode(texts, normalize_embeddings=True), wanted.encode(texts, role), atol=1e-5)
+    again = Kind.open(tmp_path / "saved", student.options, "cpu")
+    again.prepare(lists())  # a second stage goes on from what was learnt
+    np.testing.assert_allclose(again.encoder().encode(QUERIES, "query"), wanted.encode(QUERIES, "query"), atol=1e-6)
+    early = open_encoder(str(tmp_path / "saved/exits/1"), device="cpu")
+    assert early.encode(QUERIES, "query").shape[1] == 48

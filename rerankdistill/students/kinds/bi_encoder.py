@@ -77,6 +77,11 @@ class Kind:
     @classmethod
     def create(cls, options: BiEncoderOptions, device: str = "auto") -> Kind:
         """A new student from its options."""
+        return cls(cls.network_of(options), options, devices.choose(device))
+
+    @staticmethod
+    def network_of(options: BiEncoderOptions) -> Any:
+        """The model that a new student is, before it learns."""
         model = towers(load_bi_encoder(options.init, options.revision))["query"]
         if options.layers is not None:
             keep_layers(model[0].model, options.layers)
@@ -87,7 +92,7 @@ class Kind:
         for name, prefix in (("query", options.query_prefix), ("document", options.doc_prefix)):
             if prefix is not None:
                 model.prompts[name] = prefix
-        return cls(model, options, devices.choose(device))
+        return model
 
     @classmethod
     def open(cls, folder: Path, options: BiEncoderOptions, device: str = "auto") -> Kind:

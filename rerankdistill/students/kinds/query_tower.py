@@ -9,6 +9,7 @@ folder with a ``Router``: ``encode_query`` and ``encode_document`` take the two 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from rerankdistill.artifacts import fingerprint
 from rerankdistill.contracts import Reading
 from rerankdistill.encoding import TextEncoder, load_bi_encoder, locate, model_fingerprint, towers
 from rerankdistill.errors import CardError
+from rerankdistill.students.bridge import DOCUMENTS, Start, add_bridge, before_bridge, fit_bridge
 from rerankdistill.students.kinds import bi_encoder
 from rerankdistill.students.readings import compared
 from rerankdistill.types import FloatArray
@@ -31,11 +33,19 @@ if TYPE_CHECKING:
     from rerankdistill.students.batch import Budget, ListBatch
 
 
+MANY = 20
+"""Lists have so many places for each document that a projection is fitted to."""
+
+
 class QueryTowerOptions(bi_encoder.BiEncoderOptions):
     """What the query encoder is made from, and who reads the documents."""
 
     docs: str = ""
     """The model that reads documents; empty: ``init``, with all its layers."""
+    projection: Start | None = None
+    """Put a linear map behind the query encoder, to the documents' dimension, for towers of two widths or of two
+    makes: ``"least_squares"`` begins with what fits some documents best, ``"orthogonal"`` with what stretches
+    nothing. It is learnt with the encoder."""
 
     @field_validator("doc_prefix")
     @classmethod
@@ -71,8 +81,11 @@ class Kind(bi_encoder.Kind):
         width, theirs = self._encoder.dimension, int(docs.get_embedding_dimension())
         if width != theirs:
             what = f"queries get {width} dimensions and documents {theirs}"
-            raise CardError(what, where="students: docs", fix="take models of one width")
+            fix = "set projection = 'least_squares', or take models of one width"
+            raise CardError(what, where="students: docs", fix=fix)
         docs.requires_grad_(False)
+        self.fitted = True
+        """Whether its projection is what it should begin with."""
         self.documents: Callable[[Sequence[str]], FloatArray] | None = None
 
     @cached_property
@@ -84,13 +97,17 @@ class Kind(bi_encoder.Kind):
     def create(cls, options: bi_encoder.BiEncoderOptions, device: str = "auto") -> Kind:
         """A new query encoder, before the documents' model."""
         asked = QueryTowerOptions.model_validate(options.model_dump())
-        queries = bi_encoder.Kind.create(asked, "cpu").network
+        queries = cls.network_of(asked)
         docs = towers(load_bi_encoder(*cls.docs_reference(asked)))["doc"]
         if docs.similarity_fn_name != asked.similarity:
             what = f"the documents' model compares by {docs.similarity_fn_name}, not by {asked.similarity}"
             fix = f"set similarity = {str(docs.similarity_fn_name)!r}: its vectors stay as they are"
             raise CardError(what, where="students: similarity", fix=fix)
-        return cls(queries, docs, asked, devices.choose(device))
+        if asked.projection:
+            add_bridge(queries, int(docs.get_embedding_dimension()))
+        student = cls(queries, docs, asked, devices.choose(device))
+        student.fitted = asked.projection != "least_squares"
+        return student
 
     @classmethod
     def open(cls, folder: Path, options: bi_encoder.BiEncoderOptions, device: str = "auto") -> Kind:
@@ -109,6 +126,24 @@ class Kind(bi_encoder.Kind):
         asked = QueryTowerOptions.model_validate(options.model_dump())
         docs, revision = cls.docs_reference(asked)
         return fingerprint(model_fingerprint(locate(asked.init), asked.revision), model_fingerprint(docs, revision))
+
+    def prepare(self, data: Any) -> None:
+        """Fit a new projection to some of the documents that a stage asks about."""
+        import torch
+
+        if self.fitted:
+            return
+        names = (doc_id for example in data.examples for doc_id in example.doc_ids)
+        doc_ids = list(dict.fromkeys(itertools.islice(names, MANY * DOCUMENTS)))[:DOCUMENTS]
+        texts = data.texts(doc_ids)
+        limit = {"query": self._encoder.max_tokens["query"]}
+        encoder = TextEncoder(before_bridge(self.network), "bridge", self.device, limit)
+        before = torch.from_numpy(encoder.encode(texts, "query"))
+        fit_bridge(self.network, before, torch.tensor(self._vectors_of(doc_ids, texts)))
+        self.fitted = True
+
+    def _vectors_of(self, doc_ids: Sequence[str], texts: Sequence[str]) -> FloatArray:
+        return self.documents(doc_ids) if self.documents else self._reader.encode(texts, "doc")
 
     def _write(self, folder: Path) -> None:
         from sentence_transformers import SentenceTransformer
@@ -129,9 +164,7 @@ class Kind(bi_encoder.Kind):
         import torch
 
         queries = self._layered(batch.queries, "query", budget, any(way.depth for way in self.ways))
-        read = self.documents
-        vectors = read(batch.doc_ids) if read else self._reader.encode(batch.docs, "doc")
-        docs = torch.tensor(vectors, dtype=queries.dtype, device=queries.device)
+        docs = torch.tensor(self._vectors_of(batch.doc_ids, batch.docs), dtype=queries.dtype, device=queries.device)
         return compared(queries, docs[:, None], self.ways, self._cosine, "docs" in needs)
 
     def encoder(self) -> Any:

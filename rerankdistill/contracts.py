@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Role = Literal["query", "doc"]
+Accepts = Literal["texts", "vectors", "sparse", "tokens"]
+"""What an index is filled with: texts, ``[n, d]`` vectors, a ``csr_array``, or
+:class:`rerankdistill.representations.TokenVectors`."""
 
 
 @runtime_checkable
@@ -87,18 +90,18 @@ class Index(Protocol):
     ``accepts`` says what it is filled and searched with. Results are ordered by (-score, doc_id).
     """
 
-    accepts: Literal["texts", "vectors"]
+    accepts: Accepts
 
     @classmethod
     def build(cls, folder: Path, doc_ids: Sequence[str], content: Any, options: Any, device: str = "auto") -> None:
-        """Write the index into an empty folder. ``content``: texts (list of str) or vectors ``[n, d]`` float32."""
+        """Write the index into an empty folder. ``content``: what it accepts, one for each document."""
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Index:
         """Open what :meth:`build` wrote; the folder alone is enough."""
 
     def search(self, queries: Any, depth: int) -> list[list[tuple[str, float]]]:
-        """For each query (text, or row of a matrix) at most ``depth`` (doc_id, score)."""
+        """For each query (text, row of a matrix, or text of token vectors) at most ``depth`` (doc_id, score)."""
 
 
 class Teacher(Protocol):

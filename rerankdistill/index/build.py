@@ -12,6 +12,7 @@ from rerankdistill import artifacts, cards
 from rerankdistill.cards import Card
 from rerankdistill.contracts import Index
 from rerankdistill.errors import DataError, StaleArtifact, UsageError
+from rerankdistill.representations import count
 from rerankdistill.types import View
 
 FORMAT = 1
@@ -67,7 +68,7 @@ def build_index(
     """Build an index, whole or not at all.
 
     Args:
-        content: what the kind ``accepts``: a text per document, or vectors ``[n, d]`` (memory-mapped ones too).
+        content: what the kind ``accepts``, one for each document (memory-mapped ones too).
         inputs: fingerprints: ``docs`` of the collection, and ``encoder`` where it is filled with vectors.
         kind_class: what ``open_kind("index", card.kind)`` gave.
 
@@ -75,7 +76,7 @@ def build_index(
         DataError: no documents, an id twice, another number of contents than ids, NaN in a vector.
         CardError: an option that the kind does not know.
     """
-    if kind_class.accepts == "vectors" and "encoder" not in inputs:
+    if kind_class.accepts != "texts" and "encoder" not in inputs:
         raise UsageError(f"index kind {card.kind!r} is filled by an encoder, and none is named", where=str(folder))
     manifest = plan_index(card, inputs, kind_class)
     with artifacts.write(folder, manifest) as staging:
@@ -91,8 +92,8 @@ def fill_index(
     Returns:
         ``documents`` and ``bytes``.
     """
-    if len(content) != len(doc_ids):
-        raise DataError(f"{len(content)} {kind_class.accepts} for {len(doc_ids)} documents", where=str(folder))
+    if count(content) != len(doc_ids):
+        raise DataError(f"{count(content)} {kind_class.accepts} for {len(doc_ids)} documents", where=str(folder))
     kind_class.build(folder, doc_ids, content, options_of(card, kind_class), device=device)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"documents": len(doc_ids), "bytes": size}

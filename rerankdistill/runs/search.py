@@ -7,6 +7,7 @@ from typing import Any
 
 from rerankdistill.contracts import Index
 from rerankdistill.errors import DataError, UsageError
+from rerankdistill.representations import count
 from rerankdistill.runs.columns import Columns
 from rerankdistill.types import Query, Run
 
@@ -26,7 +27,7 @@ def search(
     """Search every query; one that finds nothing keeps an empty list.
 
     Args:
-        content: what the index ``accepts``, one for each query in their order: texts, or vectors ``[q, d]``.
+        content: what the index ``accepts``, one for each query in their order: texts, or rows that can be sliced.
         depth: the most documents a query.
         progress: told the number of queries done since it was last told.
 
@@ -36,8 +37,8 @@ def search(
     """
     if depth < 1:
         raise UsageError(f"a depth of {depth} finds nothing", fix="give a depth of at least 1")
-    if len(content) != len(queries):
-        raise DataError(f"{len(content)} {index.accepts} for {len(queries)} queries", where=f"run {name!r}")
+    if count(content) != len(queries):
+        raise DataError(f"{count(content)} {index.accepts} for {len(queries)} queries", where=f"run {name!r}")
     columns = Columns(name)
     for at in range(0, len(queries), batch):
         part = queries[at : at + batch]

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from rerankdistill.index.build import IndexCard, build_index, open_index
 from rerankdistill.kinds import names, open_kind
+from rerankdistill.representations import TokenVectors
 
 ODD_IDS = ["a b", "x\ty", "é/ü", "emoji😀", "q'\"", "%20", "日本", "line\nbreak", "-1", "0"]
 
@@ -28,10 +30,20 @@ class World:
     vectors: np.ndarray
 
     def content(self, kind: Any) -> Any:
+        if kind.accepts == "sparse":
+            return csr_array(np.maximum(self.vectors, 0))
+        if kind.accepts == "tokens":  # one to four a document, and equal ones in equal documents
+            numbers = [*range(300), *range(0, 300, 3)]
+            parts = [[self.vectors[(n + 7 * at) % 300] for at in range(n % 4 + 1)] for n in numbers]
+            return TokenVectors.of([np.stack(part) for part in parts], 16)
         return self.texts if kind.accepts == "texts" else self.vectors
 
     def queries(self, kind: Any) -> Any:
-        return ["w1 w2 w3", "w4", "w5 w5 w250"] if kind.accepts == "texts" else self.vectors[[0, 7, 11]] + 0.01
+        if kind.accepts == "texts":
+            return ["w1 w2 w3", "w4", "w5 w5 w250"]
+        if kind.accepts == "vectors":
+            return self.vectors[[0, 7, 11]] + 0.01
+        return self.content(kind)[[0, 7, 11]]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from rerankdistill.cards import list_cards
 from rerankdistill.errors import CardError, DamagedArtifact, DataError, MissingArtifact, StaleArtifact
 from rerankdistill.index.build import IndexCard, build_index, index_kind, open_index, options_of, plan_index, read_card
 from rerankdistill.kinds import open_kind
+from rerankdistill.representations import count
 
 
 def test_results_are_ordered_by_score_then_doc_id_and_are_no_longer_than_the_depth(kind, world, build):
@@ -37,7 +38,7 @@ def test_one_query_alone_gets_the_scores_it_gets_in_company(kind, world, build):
     name, kind_class = kind
     index = build(name, world.doc_ids, world.content(kind_class))
     queries = world.queries(kind_class)
-    assert [index.search(queries[row : row + 1], 30)[0] for row in range(len(queries))] == index.search(queries, 30)
+    assert [index.search(queries[row : row + 1], 30)[0] for row in range(count(queries))] == index.search(queries, 30)
 
 
 def test_odd_doc_ids_survive(kind, world, build):

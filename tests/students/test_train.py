@@ -209,3 +209,30 @@ def test_a_resumed_loss_curve_has_the_points_of_an_undisturbed_one(tmp_path, ste
 
     found = _arguments(StageOptions(steps=steps, evaluate_every=every), tmp_path, 1, "cpu", True)
     assert found.save_steps % found.logging_steps == 0
+
+
+def test_what_is_compiled_is_trained_alike_and_left_as_it_was(tiny, tmp_path, monkeypatch):
+    """A model whose call goes past what was compiled would train as slowly as ever, and nobody would notice."""
+    calls = []
+
+    def compile_(forward, dynamic):
+        assert dynamic, "every length of texts would be compiled anew"
+        return lambda *inputs, **named: calls.append(1) or forward(*inputs, **named)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    wanted, _ = trained(tiny, tmp_path / "plain", steps=4)
+    assert not calls
+    student = bi(tiny)
+    train(student, lists(), loss_of(), options(steps=4, compile=True), tmp_path / "compiled", 1)
+    assert len(calls) == 8, "queries and documents of each step"
+    assert_same(wanted, weights(student), atol=0)
+    student.network.train()
+    student.encoder().encode(["the mill of arden"], "doc")
+    assert len(calls) == 8
+
+
+@pytest.mark.slow
+def test_the_compiler_itself_changes_no_more_than_the_last_digits(tiny, tmp_path):
+    _, wanted = trained(tiny, tmp_path / "plain", steps=4)
+    _, found = trained(tiny, tmp_path / "compiled", steps=4, compile=True)
+    np.testing.assert_allclose([value for _, value in found], [value for _, value in wanted], rtol=1e-3)

@@ -76,7 +76,7 @@ class Bench:
         self.asked = list(self.source.queries("test"))
         titles = [doc.title.strip() for doc in self.source.docs() if len(doc.title.split()) > 2]
         learn = [query.text for query in self.source.queries("train")] if "train" in self.source.splits() else []
-        test = {query.text for query in self.asked}
+        test = dict.fromkeys(query.text for query in self.asked)  # in an order that stays
         self.learn = [text for text in dict.fromkeys([*learn, *titles]) if text not in test]
         queries = [*self.learn, *test]
         place = cache / f"{Path(name).name}-minilm.npz" if cache else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from rerankdistill.codebooks import Codebooks
 
@@ -65,12 +65,12 @@ class Quantiser(torch.nn.Module):
         coarse, rest = None, turned
         if self.lists:
             centroids = self.centroids
-            coarse = _chosen(turned @ centroids.T, self.temperature) @ centroids
+            coarse = _chosen(centroids[None], turned @ centroids.T[None], self.temperature)[0]
             rest = turned - coarse.detach()
         words = self.codewords
         parts = rest.reshape(len(rest), words.shape[0], words.shape[2]).transpose(0, 1)  # [m, n, d / m]
         nearness = 2 * parts @ words.mT - words.square().sum(-1).unsqueeze(1)  # [m, n, words]
-        fine = (_chosen(nearness, self.temperature) @ words).transpose(0, 1).flatten(1)
+        fine = _chosen(words, nearness, self.temperature).transpose(0, 1).flatten(1)
         whole = fine if coarse is None else coarse + fine
         if not self.turns:
             return whole, coarse
@@ -84,10 +84,10 @@ class Quantiser(torch.nn.Module):
         return Codebooks(words, centroids, rotation if self.turns else None)
 
 
-def _chosen(nearness: Tensor, temperature: float) -> Tensor:
-    """``[…, k]`` one for the nearest and zero for the others, with the gradient of a softmax."""
+def _chosen(values: Tensor, nearness: Tensor, temperature: float) -> Tensor:
+    """``[m, n, d]``: of ``values [m, k, d]`` the nearest by ``nearness [m, n, k]``, with a softmax's gradient."""
     best = nearness.detach().max(-1)
-    hard = one_hot(best.indices, nearness.shape[-1]).to(nearness.dtype)
+    rows = torch.arange(len(values), device=values.device)[:, None]
     spread = (best.values.unsqueeze(-1) - nearness.detach()).mean().clamp_min(1e-12)
-    soft = torch.softmax(nearness / (temperature * spread), -1)
-    return hard + soft - soft.detach()
+    soft = torch.softmax(nearness / (temperature * spread), -1) @ values.detach()
+    return values[rows, best.indices] + soft - soft.detach()

@@ -66,8 +66,9 @@ class QuantizerOptions(Card):
     """The query encoder learns too; it then no longer fits the documents' other indexes."""
     codeword_rate: float = Field(default=1.0, gt=0)
     """Learning rate of the codewords, over the stage's. The paper's is ten times the query encoder's."""
-    centroid_rate: float = Field(default=10.0, gt=0)
-    """Learning rate of the centroids, over the stage's. The paper's is ten times the codewords'."""
+    centroid_rate: float = Field(default=0.1, gt=0)
+    """Learning rate of the centroids, over the stage's. The paper's is ten times the codewords', over very many steps;
+    centroids decide which lists are opened, and a few hundred steps as fast as that do them harm."""
     centroid_weight: float = Field(default=0.0, ge=0)
     """Weight of the centroids' loss. 0: set once, by the first batch, so that it is as large as the codes'."""
     temperature: float = Field(default=0.1, gt=0)

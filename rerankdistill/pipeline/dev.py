@@ -24,7 +24,7 @@ class DevRanking:
     measure: str = "ndcg@10"
 
     def __call__(self, student: Any) -> float:
-        scores = _by_vectors(student, self) if student.layout == "batch" else _by_pairs(student, self)
+        scores = _by_similarity(student, self) if student.layout == "batch" else _by_pairs(student, self)
         hits = {
             example.query_id: [Hit(d, float(s)) for d, s in zip(example.doc_ids, row, strict=True)]
             for example, row in zip(self.examples, scores, strict=True)
@@ -32,7 +32,7 @@ class DevRanking:
         return measure(Run.from_hits("dev", hits), self.judgements, (self.measure,)).means[self.measure]
 
 
-def _by_vectors(student: Any, dev: DevRanking) -> list[np.ndarray]:
+def _by_similarity(student: Any, dev: DevRanking) -> list[np.ndarray]:
     numbers: dict[str, int] = {}
     for example in dev.examples:
         for doc_id in example.doc_ids:
@@ -42,7 +42,8 @@ def _by_vectors(student: Any, dev: DevRanking) -> list[np.ndarray]:
     if hasattr(student, "remembered"):  # its index keeps less of a document
         docs = student.remembered(docs)
     queries = encoder.encode([example.query for example in dev.examples], "query")
-    return [docs[[numbers[d] for d in e.doc_ids]] @ query for e, query in zip(dev.examples, queries, strict=True)]
+    rows = [docs[[numbers[doc_id] for doc_id in example.doc_ids]] for example in dev.examples]
+    return [encoder.similarity(queries[[at]], block)[0] for at, block in enumerate(rows)]
 
 
 def _by_pairs(student: Any, dev: DevRanking) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from rerankdistill.pipeline.learning import student_options
 from rerankdistill.pipeline.mining import TIMED, Asked, Shelf, read_candidates, read_run
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty
-from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.vectors import Model, by_encoder, docs_of, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.fuse import zscore_sum
 from rerankdistill.runs.rerank import ScoreGroups, by_pairs, by_vectors, rerank
@@ -84,7 +84,7 @@ def vector_rerank_step(
         with ws.notes.bar(f"encoding candidates with {label}", len(doc_ids)) as advance:
             docs = model.encode(ws, shelf.source.texts(doc_ids, shelf.view), "doc", advance)
         vectors = model.encode(ws, [query.text for query in queries], "query", lambda _: None)
-        scorer = by_vectors([query.query_id for query in queries], vectors, doc_ids, docs)
+        scorer = by_encoder(model.open(ws), [query.query_id for query in queries], vectors, doc_ids, docs)
         save_run(folder, rerank(label, candidates.restricted([q.query_id for q in queries]), scorer))
 
     step.run = run

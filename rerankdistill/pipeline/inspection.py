@@ -24,8 +24,8 @@ from rerankdistill.pipeline.lessons import Lessons, mining_model
 from rerankdistill.pipeline.mining import Asked, Shelf, candidates_step, is_dense, read_candidates, read_run, run_step
 from rerankdistill.pipeline.step import Notes, Step, walk
 from rerankdistill.pipeline.teaching import Faculty
+from rerankdistill.pipeline.vectors import by_encoder
 from rerankdistill.pipeline.workspace import Workspace
-from rerankdistill.runs.rerank import by_vectors
 from rerankdistill.runs.store import save_run
 from rerankdistill.runs.trec import read_run as read_trec
 from rerankdistill.scores.card import ScorerCard, load_members
@@ -278,12 +278,12 @@ def scores_of(run: Run, lists: Mapping[str, Sequence[str]]) -> dict[str, list[fl
 def vector_rows(
     encoder: Encoder, queries: Sequence[Query], lists: Mapping[str, Sequence[str]], shelf: Shelf
 ) -> dict[str, FloatArray]:
-    """A bi-encoder's scores of each list; every document is encoded once."""
+    """An encoder's scores of each list; every document is encoded once."""
     asked = [query for query in queries if lists.get(query.query_id)]
     doc_ids = sorted({doc_id for query in asked for doc_id in lists[query.query_id]})
     docs = encoder.encode(shelf.source.texts(doc_ids, shelf.view), "doc")
     vectors = encoder.encode([query.text for query in asked], "query")
-    scorer = by_vectors([query.query_id for query in asked], vectors, doc_ids, docs)
+    scorer = by_encoder(encoder, [query.query_id for query in asked], vectors, doc_ids, docs)
     groups = [(query.query_id, lists[query.query_id]) for query in asked]
     return {query_id: np.asarray(row) for (query_id, _), row in zip(groups, scorer(groups), strict=True)}
 

@@ -19,6 +19,7 @@ from rerankdistill.pipeline.card import StageCard, StudentCard
 from rerankdistill.pipeline.chain import Graduate, School, check_chain
 from rerankdistill.pipeline.checking import check_step, hold
 from rerankdistill.pipeline.dev import DevRanking
+from rerankdistill.pipeline.encoded import EncodedModel, is_encoded
 from rerankdistill.pipeline.inside import check_inside
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.matching import projecting
@@ -29,7 +30,12 @@ from rerankdistill.pipeline.workspace import Workspace, kind_options
 from rerankdistill.students.model_card import write_card
 from rerankdistill.students.train import TrainResult, train
 
-NO_RESULT: dict[str, Any] = {"train": {"kept_tokens"}, "remine": True, "remine_depth": True, "remine_keep": True}
+NO_RESULT: dict[str, Any] = {
+    "train": {"kept_tokens", "compile"},
+    "remine": True,
+    "remine_depth": True,
+    "remine_keep": True,
+}
 """Of a stage: what decides memory and speed alone, and no student is trained again for; and what decides only which
 candidates it learns from, which their own fingerprint tells."""
 DISTILLED, CONTROL, WARM, SHUFFLED = "student", "control", "control-warm", "shuffled-"
@@ -120,10 +126,11 @@ def school(ws: Workspace, lessons: Mapping[str, Lessons]) -> School:
 
 
 def model_of(name: str, step: Step, card: StudentCard, docs: Model | None = None) -> Model:
-    """A trained bi-encoder as a model that later steps encode with; ``docs`` as :attr:`Lessons.docs_model`."""
+    """A trained student as a model that later steps encode with; ``docs`` as :attr:`Lessons.docs_model`."""
     options = kind_options("students", card.kind, card.options, "student")
     mark = artifacts.fingerprint("trained", step.fingerprint)
-    return Model(name, str(step.folder), mark, options.query_tokens, options.doc_tokens, (step,), docs)
+    about = (name, str(step.folder), mark, options.query_tokens, options.doc_tokens, (step,))
+    return EncodedModel(*about, card=card) if is_encoded(card) else Model(*about, docs)
 
 
 def student_options(name: str, card: StudentCard) -> Any:

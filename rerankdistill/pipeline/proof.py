@@ -19,6 +19,7 @@ from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import EvaluateCard, StudentCard, own_collection
 from rerankdistill.pipeline.chain import stem
 from rerankdistill.pipeline.deployed import Deployed
+from rerankdistill.pipeline.encoded import EncodedModel, index_of, is_encoded
 from rerankdistill.pipeline.engines import (
     Engine,
     fusion_step,
@@ -42,7 +43,7 @@ from rerankdistill.pipeline.mining import (
     read_run,
     run_step,
 )  # fmt: skip
-from rerankdistill.pipeline.quantizing import WHOLE, coded_engine, coded_filler, has_codes, whole_engine
+from rerankdistill.pipeline.quantizing import WHOLE, has_codes, index_filler, indexed_engine, whole_engine
 from rerankdistill.pipeline.refine import NOTE as REFINED_NOTE
 from rerankdistill.pipeline.refine import refined_engines
 from rerankdistill.pipeline.step import Step
@@ -161,10 +162,7 @@ class Proof:
             fused = fusion_step(self.ws, self.shelf, self.asked, (self.first, run), card.rerank_depth, f"{file}+fused")
         else:
             model = model_of(file, student, card, self.lessons[name].docs_model)
-            if has_codes(card):
-                own = self._coded(label, kind, model, card, extra)
-            else:
-                own = self._bi_encoder(label, kind, model, file, extra)
+            own = self._encoder(label, kind, model, file, card, extra)
             fused = self._fused(own, model, file)
         if arm and arm.role.startswith(SHUFFLED):
             return [own]
@@ -181,25 +179,32 @@ class Proof:
             stage = "full collection"
         return Engine(label, kind, stage, run, (run,), dict(extra), model)
 
-    def _coded(self, label: str, kind: str, model: Model, card: StudentCard, extra: dict[str, str]) -> Engine:
-        if self.target.mode == "rerank":
+    def _encoder(
+        self, label: str, kind: str, model: Model, file: str, card: StudentCard, extra: dict[str, str]
+    ) -> Engine:
+        """A student that encodes queries and documents apart, searched as its kind says."""
+        ranks = self.target.mode == "rerank"
+        if index_of(card) is None or (ranks and is_encoded(card)):
+            return self._bi_encoder(label, kind, model, file, extra)
+        if ranks:
             what = f"a student of kind {card.kind!r} is an index, and re-ranks nobody's candidates"
             raise CardError(what, where="evaluate", fix="mode = 'retrieve'")
-        return coded_engine(self.ws, self.shelf, self.asked, self.target.depth, card, model, label, kind, extra)
+        return indexed_engine(self.ws, self.shelf, self.asked, self.target.depth, card, model, label, kind, extra)
 
     def _fused(self, own: Engine, model: Model, file: str) -> Step:
-        """BM25 and a bi-encoder, each asked about what the other found."""
+        """BM25 and a student, each asked about what the other found."""
         if self.target.mode == "rerank":
             pair = (self.first, own.run)
             return fusion_step(self.ws, self.shelf, self.asked, pair, self.target.rerank_depth, f"{file}+fused")
         lexical = self.target.first_stage == "bm25"
         index = index_step(self.ws, self.shelf, "bm25") if lexical else None
-        vectors = vectors_step(self.ws, model, docs_of(self.source, self.shelf.view, self.shelf.place("docs")))
+        docs = docs_of(self.source, self.shelf.view, self.shelf.place("docs"))
+        vectors = None if isinstance(model, EncodedModel) else vectors_step(self.ws, model, docs)
 
         def complete() -> list[ScoreGroups | None]:
             first = lexical_filler(self.ws, self.asked, index) if index else None
             if own.index:
-                return [first, coded_filler(self.ws, self.asked, own.index, model)]
+                return [first, index_filler(self.ws, self.asked, own.index, model)]
             return [first, vector_filler(self.ws, self.shelf, self.asked, model)]
 
         needs = tuple(step for step in (vectors, index, own.index) if step)
@@ -328,7 +333,7 @@ class Proof:
                 continue
             encoder = engine.model.open(self.ws)
             found[engine.name] = {"parameters": parameters(encoder.model)}
-            if several:
+            if several and engine.index is None:
                 found[engine.name]["vector_bytes"] = engine.model.vector_bytes(encoder.dimension)
             timed = engine.kind != "student_before" and engine.model.docs is None and engine.model.narrow is None
             if slow is not None and timed:

@@ -1,7 +1,7 @@
-"""Students that are searched through codes of their own: their index, its run, and the dense search it stands for.
+"""Students that are searched by an index of their own: the index, its run, and the dense search that codes stand for.
 
-The index is filled by the model that reads the documents, whose vectors are shared, and cut by the student's codebooks;
-so it is a product of both.
+An index of codes is filled by the model that reads the documents, whose vectors are shared, and cut by the student's
+codebooks; so it is a product of both. Any other is filled by the student alone (:mod:`rerankdistill.pipeline.encoded`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from rerankdistill.errors import CardError
 from rerankdistill.index.build import IndexCard, fill_index, open_index, plan_index
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import StudentCard
+from rerankdistill.pipeline.encoded import EncodedModel, encoded_filler, encoded_index_step, index_of, is_encoded
 from rerankdistill.pipeline.engines import Engine
 from rerankdistill.pipeline.mining import Asked, Shelf, run_step
 from rerankdistill.pipeline.step import Step
@@ -24,8 +25,8 @@ WHOLE = "uncompressed"
 
 
 def has_codes(card: StudentCard) -> bool:
-    """Whether a student's kind says which index of codes its documents go into."""
-    return hasattr(open_kind("students", card.kind), "index_card")
+    """Whether a student's documents go into an index of codes."""
+    return index_of(card) is not None and not is_encoded(card)
 
 
 def coded_index_step(ws: Workspace, shelf: Shelf, card: StudentCard, model: Model) -> Step:
@@ -48,7 +49,7 @@ def coded_index_step(ws: Workspace, shelf: Shelf, card: StudentCard, model: Mode
     return step
 
 
-def coded_engine(
+def indexed_engine(
     ws: Workspace,
     shelf: Shelf,
     asked: Asked,
@@ -59,8 +60,8 @@ def coded_engine(
     kind: str,
     extra: dict[str, Any],
 ) -> Engine:
-    """The row of a report for a student that is searched through its codes."""
-    index = coded_index_step(ws, shelf, card, model)
+    """The row of a report for a student that is searched by an index of its own."""
+    index = (encoded_index_step if is_encoded(card) else coded_index_step)(ws, shelf, card, model)
     run = run_step(ws, shelf, index.name, asked, depth, model, model.name, index)
     return Engine(label, kind, "full collection", run, (run,), dict(extra), model, index=index)
 
@@ -73,8 +74,10 @@ def whole_engine(ws: Workspace, shelf: Shelf, asked: Asked, depth: int, name: st
     return Engine(f"{name} {WHOLE}", "teacher", "full collection", run, (run,), {}, model)
 
 
-def coded_filler(ws: Workspace, asked: Asked, index: Step, model: Model) -> ScoreGroups:
-    """What an index of codes says of any document, to complete a fusion."""
+def index_filler(ws: Workspace, asked: Asked, index: Step, model: Model) -> ScoreGroups:
+    """What a student's own index says of any document, to complete a fusion."""
+    if isinstance(model, EncodedModel):
+        return encoded_filler(ws, asked, index, model)
     opened: Any = open_index(index.require(), open_kind("index", str(index.manifest.card["kind"])), ws.card.device)
     rows: Any = _Rows(opened)
     queries = list(asked.read())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from rerankdistill.contracts import Role, Source
 from rerankdistill.encoding import TextEncoder
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.workspace import Workspace
+from rerankdistill.runs.rerank import ScoreGroups, by_similarity, by_vectors
 from rerankdistill.students.readings import Way
 from rerankdistill.types import FloatArray, IntArray, View
 
@@ -148,6 +150,13 @@ def by_id(step: Step) -> Callable[[Sequence[str]], FloatArray]:
     return lambda doc_ids: np.asarray(vectors[[rows[doc_id] for doc_id in doc_ids]])
 
 
+def by_encoder(encoder: Any, query_ids: Sequence[str], queries: Any, doc_ids: Sequence[str], docs: Any) -> ScoreGroups:
+    """What an encoder says of documents, given what it made of them and of the queries."""
+    if isinstance(docs, np.ndarray):
+        return by_vectors(query_ids, queries, doc_ids, docs)
+    return by_similarity(encoder.similarity, query_ids, queries, doc_ids, docs)
+
+
 class Chained:
     """Several matrices one under the other, read by rows and never joined in memory; in another ``order`` of the rows,
     where one is given."""
@@ -183,27 +192,38 @@ class Joined:
         return np.asarray(np.concatenate(sides, axis=1) / len(sides) ** 0.5, np.float32)
 
 
-def _encode(ws: Workspace, model: Model, texts: Texts, folder: Path, partial: Path, step: Step) -> None:
+def shards(
+    ws: Workspace, model: Model, texts: Texts, partial: Path, suffix: str, write: Callable[[Path, Any], None]
+) -> tuple[list[str], list[Path]]:
+    """Encode texts shard by shard into ``partial``, where those that a killed run left are taken as they are.
+
+    Returns:
+        The ids of the texts, and the shards in their order.
+    """
     partial.mkdir(parents=True, exist_ok=True)
     ids: list[str] = []
-    shards: list[Path] = []
+    found: list[Path] = []
     stream = texts.read()
     with ws.notes.bar(f"encoding {texts.name} with {model.name}", texts.count()) as advance:
         while batch := list(islice(stream, SHARD)):
-            shard = partial / f"{len(shards):06d}.npy"
+            shard = partial / f"{len(found):06d}{suffix}"
             if shard.exists():
                 advance(len(batch))
             else:
-                vectors = model.encode(ws, [text for _, text in batch], texts.role, advance)
-                part = shard.with_suffix(".part.npy")
-                np.save(part, vectors)
+                part = partial / f"{shard.stem}.part{suffix}"
+                write(part, model.encode(ws, [text for _, text in batch], texts.role, advance))
                 part.replace(shard)
-            shards.append(shard)
+            found.append(shard)
             ids.extend(name for name, _ in batch)
-    first = np.load(shards[0], mmap_mode="r")
+    return ids, found
+
+
+def _encode(ws: Workspace, model: Model, texts: Texts, folder: Path, partial: Path, step: Step) -> None:
+    ids, parts = shards(ws, model, texts, partial, ".npy", np.save)
+    first = np.load(parts[0], mmap_mode="r")
     shape = (len(ids), first.shape[1])
     out = np.lib.format.open_memmap(folder / "vectors.npy", mode="w+", dtype=np.float32, shape=shape)
-    for number, shard in enumerate(shards):
+    for number, shard in enumerate(parts):
         rows = np.load(shard)
         out[number * SHARD : number * SHARD + len(rows)] = rows
     out.flush()

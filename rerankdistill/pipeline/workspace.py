@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ class Workspace:
         self.school: School | None = None
         """Where students are trained that teach others; set where the pipeline's students are known."""
         self._sources: dict[tuple[str, tuple[tuple[str, str], ...]], Source] = {}
-        self._encoders: dict[tuple[str, int, int, str | None], TextEncoder] = {}
+        self._held: dict[Hashable, Any] = {}
 
     def source(self) -> Source:
         """The collection that the pipeline trains on."""
@@ -47,14 +48,21 @@ class Workspace:
     def encoder(
         self, model: str, query_tokens: int = 64, doc_tokens: int = 256, revision: str | None = None
     ) -> TextEncoder:
-        """An opened bi-encoder; the last two stay open."""
-        key = (model, query_tokens, doc_tokens, revision)
-        if key not in self._encoders:
-            while len(self._encoders) > 1:
-                self._encoders.pop(next(iter(self._encoders)))
-            lengths = {"query": query_tokens, "doc": doc_tokens}
-            self._encoders[key] = open_encoder(model, revision=revision, device=self.card.device, max_tokens=lengths)
-        return self._encoders[key]
+        """An opened bi-encoder, held."""
+        lengths, device = {"query": query_tokens, "doc": doc_tokens}, self.card.device
+        opened: TextEncoder = self.held(
+            (model, query_tokens, doc_tokens, revision),
+            lambda: open_encoder(model, revision=revision, device=device, max_tokens=lengths),
+        )
+        return opened
+
+    def held(self, key: Hashable, opener: Callable[[], Any]) -> Any:
+        """A model that is opened once; the last two stay open."""
+        if key not in self._held:
+            while len(self._held) > 1:
+                self._held.pop(next(iter(self._held)))
+            self._held[key] = opener()
+        return self._held[key]
 
 
 @lru_cache

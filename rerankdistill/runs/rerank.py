@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -86,6 +86,28 @@ def by_vectors(
             block = doc_vectors[[_lookup(doc_rows, doc_id) for doc_id in wanted]].astype(np.float64)
             out.append((block * query).sum(axis=1).astype(np.float32))
         return out
+
+    return score
+
+
+def by_similarity(
+    similarity: Callable[[Any, Any], FloatArray],
+    query_ids: Sequence[str],
+    queries: Any,
+    doc_ids: Sequence[str],
+    docs: Any,
+) -> ScoreGroups:
+    """Score what is no matrix but is read by rows as one: ``similarity`` of rows of ``queries`` with rows of ``docs``
+    is ``[q, n]``."""
+    query_rows = {query_id: row for row, query_id in enumerate(query_ids)}
+    doc_rows = {doc_id: row for row, doc_id in enumerate(doc_ids)}
+
+    def score(asked: Sequence[Asked]) -> list[FloatArray]:
+        found = []
+        for query_id, wanted in asked:
+            block = docs[[_lookup(doc_rows, doc_id) for doc_id in wanted]]
+            found.append(similarity(queries[[_lookup(query_rows, query_id)]], block)[0])
+        return found
 
     return score
 

@@ -20,6 +20,14 @@ scores = model.similarity(model.encode_query(queries), model.encode_document(doc
 
 model = SentenceTransformer("{folder}")
 scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
+    "late_interaction": """from sentence_transformers import MultiVectorEncoder
+
+model = MultiVectorEncoder("{folder}")
+scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
+    "sparse": """from sentence_transformers import SparseEncoder
+
+model = SparseEncoder("{folder}")
+scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
     "quantizer": """import faiss
 from sentence_transformers import SentenceTransformer
 

@@ -67,6 +67,10 @@ class Both:
         """As :meth:`rerankdistill.encoding.TextEncoder.encode`."""
         return self._sides[role].encode(texts, role, progress)
 
+    def similarity(self, queries: FloatArray, docs: FloatArray) -> FloatArray:
+        """As :meth:`rerankdistill.encoding.TextEncoder.similarity`."""
+        return queries @ docs.T
+
 
 class Kind(bi_encoder.Kind):
     """See the module. ``documents``, where it is set, gives the vectors of documents by id, ``[n, d]``; without it they

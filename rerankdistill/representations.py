@@ -132,7 +132,7 @@ def blocks(offsets: IntArray) -> list[tuple[int, int]]:
     return found
 
 
-def _best(docs: TokenVectors, tokens: FloatArray) -> FloatArray:
+def _best(docs: TokenVectors, tokens: Any) -> Any:
     """``[n, t]`` the best match of each query token in each document."""
     filled = np.flatnonzero(docs.lengths)
     best = np.full((len(docs), len(tokens)), WORST, tokens.dtype)

@@ -53,6 +53,20 @@ def tiny_bi_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers: i
     return folder
 
 
+def tiny_mlm(folder: Path, texts: Iterable[str], seed: int = 0, layers: int = 2) -> Path:
+    """A random masked language model of 32 dimensions."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(seed)
+    vocabulary = SPECIAL + words_of(texts)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": layers, "intermediate_size": 64}
+    config = BertConfig(**sizes, vocab_size=len(vocabulary), max_position_embeddings=128, initializer_range=0.2)
+    BertForMaskedLM(config).save_pretrained(folder)
+    tokenizer(folder, vocabulary).save_pretrained(folder)
+    return folder
+
+
 def tiny_cross_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers: int = 2) -> Path:
     """A random cross-encoder with one label."""
     import torch

@@ -12,8 +12,8 @@ from rerankdistill.pipeline import verbs
 from rerankdistill.pipeline.step import Quiet
 from rerankdistill.runs.store import open_run
 
-OPTIONS = {"late_interaction": {"dimension": 16}}
-INDEX = {"late_interaction": "maxsim"}
+OPTIONS = {"late_interaction": {"dimension": 16}, "sparse": {"threshold": 1.0}}
+INDEX = {"late_interaction": "maxsim", "sparse": "sparse"}
 
 
 @pytest.fixture(params=list(OPTIONS))
@@ -112,3 +112,26 @@ def test_nothing_is_mined_or_matched_with_it(encoded, teachers, tmp_path):
     encoded["students"]["small"]["stages"] = [{"match": str(teachers / "bi.toml"), "loss": "embed_cosine"}, stage]
     with pytest.raises(CardError, match="no vector of a text"):
         planned(encoded, tmp_path / "work")
+
+
+def test_a_late_interaction_student_teaches_a_bi_encoder(mini, tmp_path):
+    """TCT-ColBERT with a ColBERT of one's own."""
+    small = mini["students"]["small"]
+    late = {**small, "kind": "late_interaction", "control": "none", "measure_before": False}
+    taught = {**small, "teacher": "student:late", "control": "none", "measure_before": False}
+    taught["stages"] = [{**small["stages"][0], "live": True, "options": {"kl_div": {"over": "batch"}}}]
+    mini["students"] = {"late": late, "taught": taught}
+    heard, (report,) = evaluate(mini, tmp_path / "work")
+    assert {"late", "taught", "bm25 + late"} <= figures(report).keys()
+    order = list(heard.ran)
+    assert order.index("student late (seed 1)") < order.index("student taught (seed 1)")
+
+
+@pytest.mark.parametrize("place", ["mine", "evaluate"])
+def test_an_index_of_tokens_is_not_filled_with_texts(mini, tmp_path, place):
+    if place == "mine":
+        mini["mine"]["indexes"] = ["bm25", "maxsim"]
+    else:
+        mini["evaluate"] = [{"first_stage": "sparse"}]
+    with pytest.raises(CardError, match="only the student"):
+        planned(mini, tmp_path / "work")

@@ -92,8 +92,6 @@ class Kind:
 
     Options = SparseOptions
     layout: Literal["batch", "lists"] = "batch"
-    index = "sparse"
-    """The card of the index that serves it."""
 
     def __init__(self, model: Any, options: SparseOptions, device: devices.Device) -> None:
         import torch
@@ -151,6 +149,11 @@ class Kind:
     @staticmethod
     def source_fingerprint(options: SparseOptions) -> str:
         return model_fingerprint(locate(options.init), options.revision)
+
+    @staticmethod
+    def index_card(options: SparseOptions) -> dict[str, Any]:  # noqa: ARG004
+        """The kind of index that its documents go into."""
+        return {"kind": "sparse"}
 
     def ready(self, training: bool) -> None:
         """Switch between training and inference; the weights stay."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,11 +19,12 @@ from rerankdistill.students.batch import Budget, list_batch
 from rerankdistill.students.kinds import query_tower
 from rerankdistill.students.kinds.bi_encoder import BiEncoderOptions, Kind
 from rerankdistill.students.quantise import quantised
-from rerankdistill.students.readings import Way
+from rerankdistill.students.readings import Way, WaysOptions, compared
 from rerankdistill.students.train import StageOptions, step_loss, train
 
 WHOLE, CACHED = Budget(10**6, 10**6), Budget(40, 0)
 TEXTS = list(DOCS.values())
+GOLDEN = json.loads((Path(__file__).parents[1] / "losses/golden_losses.json").read_text("utf-8"))
 EVERY = {"dims": (32, 16, 8), "quantise": ("int8", "binary"), "exits": (1, 2)}
 LOSSES = {"infonce": {"tau": 0.05}, "kl_div": {"tau_student": 0.1}, "margin_mse": {}}
 
@@ -69,6 +73,25 @@ def test_the_loss_is_the_weighted_sum_over_the_dimensions(tiny):
         scores = (own @ theirs.T / 0.05).masked_fill(batch.masked, -torch.inf)
         wanted += weight * torch.nn.functional.cross_entropy(scores, batch.positive[rows])
     torch.testing.assert_close(found, wanted)
+
+
+def test_value_and_gradient_are_those_of_an_independent_computation():
+    record = next(each for each in GOLDEN if each["id"] == "matryoshka_infonce.E.0")
+    inputs = record["inputs"]
+    parts = {name: torch.tensor(inputs[name], dtype=torch.float64, requires_grad=True) for name in inputs}
+    dims, weights, tau = (record["params"][name] for name in ("dims", "weights", "tau"))
+    ways = WaysOptions(dims=tuple(dims), dim_weights=tuple(weights)).trained_ways(dims[0], 0)
+    queries, docs = parts["q"], torch.cat([parts["p"], parts["n"]])
+    sides = [torch.nn.functional.normalize(side, dim=-1)[:, None] for side in (queries, docs)]
+    own = torch.arange(len(queries))
+    value = sum(
+        reading.weight * torch.nn.functional.cross_entropy(reading.scores / tau, own)
+        for reading in compared(*sides, ways, cosine=True, among_docs=False)
+    )
+    value.backward()
+    assert value.item() == pytest.approx(record["value"], rel=1e-12)
+    for name, wanted in record["grad_student"].items():
+        np.testing.assert_allclose(parts[name].grad, wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

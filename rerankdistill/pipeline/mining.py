@@ -11,7 +11,7 @@ from rerankdistill import artifacts
 from rerankdistill.candidates.choose import Candidates, choose
 from rerankdistill.candidates.judged import add_judged
 from rerankdistill.contracts import Source
-from rerankdistill.errors import DataError
+from rerankdistill.errors import CardError, DataError
 from rerankdistill.evaluation.cost import latency
 from rerankdistill.index.build import fill_index, index_kind, open_index, plan_index, read_card
 from rerankdistill.kinds import open_kind
@@ -62,6 +62,9 @@ def index_step(ws: Workspace, shelf: Shelf, name: str, model: Model | None = Non
         vectors = vectors_step(ws, model, docs_of(shelf.source, shelf.view, shelf.place("docs")))
         inputs["encoder"] = model.reader.mark
         stem = f"{stem}-{model.reader.name}"
+    elif kind.accepts != "texts":
+        what = f"only the student that an index of kind {card.kind!r} belongs to can fill it"
+        raise CardError(what, where=f"index {name!r}", fix="mine and begin with bm25, or with a dense index")
     place = ws.root / "indexes" / shelf.place(stem)
     needs = (vectors,) if vectors else ()
     step = Step(f"index {shelf.place(stem)}", place, plan_index(card, inputs, kind), needs)

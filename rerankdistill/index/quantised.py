@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from rerankdistill import codebooks
+from rerankdistill.artifacts import hash_file
 from rerankdistill.cards import Card
 from rerankdistill.codebooks import Codebooks, Layout
 from rerankdistill.errors import CardError
@@ -42,6 +43,13 @@ class CodeOptions(Card):
     train_size: int = Field(default=0, ge=0)
     seed: int = 1
     codebooks: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def learned(self) -> str:
+        """The content of those codebooks, so that an index notices that its student was trained again."""
+        path = Path(self.codebooks).expanduser() / codebooks.FILE
+        return hash_file(path) if self.codebooks and path.is_file() else ""
 
 
 class Quantised:

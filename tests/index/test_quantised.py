@@ -8,7 +8,7 @@ import pytest
 from rerankdistill import codebooks
 from rerankdistill.codebooks import Layout
 from rerankdistill.errors import CardError, DataError, MissingArtifact
-from rerankdistill.index.build import IndexCard, build_index
+from rerankdistill.index.build import IndexCard, build_index, plan_index
 from rerankdistill.kinds import open_kind
 
 KINDS = ("pq", "ivfpq", "ivf")
@@ -133,6 +133,10 @@ def test_learned_codebooks_are_used_and_those_for_something_else_refused(build, 
     home.mkdir()
     codebooks.write(books, home)
     index = build("pq", DOC_IDS, VECTORS, codebooks=str(home))
+    card, kind = IndexCard(kind="pq", options={"codebooks": str(home)}), open_kind("index", "pq")
+    mark = plan_index(card, {}, kind).fingerprint
+    codebooks.write(codebooks.train(VECTORS[:500], Layout(8, 4), 4), home)
+    assert plan_index(card, {}, kind).fingerprint != mark, "its student was trained again"
     assert np.array_equal(codebooks.codebooks_of(index._index).codewords, books.codewords)
     with pytest.raises(CardError, match=r"(?s)another kind.*kind = 'pq'"):
         build("ivfpq", DOC_IDS, VECTORS, codebooks=str(home))

@@ -50,7 +50,8 @@ def walk(name: str, out: Path) -> list[dict[str, Any]] | int:
 def seconds(folder: Path) -> float:
     """What all products in a folder took to make, whenever that was."""
     manifests = (json.loads(path.read_text("utf-8")) for path in folder.rglob("manifest.json"))
-    return float(sum(each.get("seconds") or 0.0 for each in manifests))
+    steps = (each for each in manifests if each["kind"] != "scores")  # a store's are those of the steps that filled it
+    return float(sum(each.get("seconds") or 0.0 for each in steps))
 
 
 def rows(name: str, card: PipelineCard, report: dict[str, Any], spent: float) -> Iterator[tuple[str, ...]]:

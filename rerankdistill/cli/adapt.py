@@ -32,7 +32,9 @@ def adapt(
     set_: Set = None,
     seed: int = 1,
 ) -> None:
-    """Read documents, write queries about them, distil, and measure.
+    """Turn documents without queries into a student.
+
+    They are read, queries are written about them, the teacher is distilled, and the student is measured.
 
     What is fresh is skipped; new documents cost their own queries.
     """

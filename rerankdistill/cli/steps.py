@@ -43,7 +43,10 @@ def rerank(
     kind: Annotated[str, typer.Option(help="bi_encoder, cross_encoder, seq2seq or causal.")] = "bi_encoder",
     depth: Annotated[int, typer.Option(help="Documents a query that are re-ranked.")] = 100,
 ) -> None:
-    """Re-rank a TREC run with a bi-encoder, a cross-encoder, a T5 or a language model."""
+    """Re-rank a TREC run with a model of your own.
+
+    A bi-encoder, a cross-encoder, a T5 or a language model, as it was trained here or elsewhere.
+    """
     from rerankdistill.pipeline.verbs import rerank_run
     from rerankdistill.runs.trec import read_run, write_run
 

@@ -129,7 +129,10 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
     step = Step("collection", ws.root / "collection", artifacts.plan("collection", 1, about, inputs, card.seed), needs)
 
     def run(folder: Path) -> None:
-        funnel = Funnel(read_written(written))
+        every = read_written(written)
+        # A test that the teacher had chosen would be the teacher's own: what is held out passes the filters of form alone.
+        held = [query for query in every if split_of(query.doc_id, card) == "test"]
+        funnel = Funnel([query for query in every if split_of(query.doc_id, card) != "test"])
         if card.sift.round_trip:
             funnel.apply("round trip", filters.found_again(_ranks(funnel.queries, runs), card.sift.round_trip))
         if scored:
@@ -144,7 +147,7 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
             fix = "loosen sift: round_trip = 0, teacher_first = false"
             raise DataError(f"no query is left: {_told(funnel)}", where="sift", fix=fix)
         before = json.loads((written.folder / "funnel.json").read_text("utf-8"))
-        step.manifest.counts = write_collection(folder, documents.folder, funnel.queries, card)
+        step.manifest.counts = write_collection(folder, documents.folder, [*funnel.queries, *held], card)
         sieves = [*before, *(asdict(sieve) for sieve in funnel.sieves)]
         (folder / "funnel.json").write_text(json.dumps(sieves, indent=1, ensure_ascii=False), "utf-8")
 
@@ -194,7 +197,7 @@ def write_collection(folder: Path, documents: Path, queries: Sequence[Generated]
         os.link(documents / "corpus.jsonl", corpus)  # the same file by another name: documents may be large
     except OSError:
         shutil.copyfile(documents / "corpus.jsonl", corpus)
-    split_of = {query.query_id: _split(query.doc_id, card) for query in queries}
+    place = {query.query_id: split_of(query.doc_id, card) for query in queries}
     with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
         for query in queries:
             row = {"_id": query.query_id, "text": query.text, "metadata": {"style": query.style}}
@@ -202,7 +205,7 @@ def write_collection(folder: Path, documents: Path, queries: Sequence[Generated]
     (folder / "qrels").mkdir()
     counts: dict[str, Any] = {}
     for split in ("train", "dev", "test"):
-        rows = [query for query in queries if split_of[query.query_id] == split]
+        rows = [query for query in queries if place[query.query_id] == split]
         counts[split] = len(rows)
         if rows:
             lines = "".join(f"{query.query_id}\t{query.doc_id}\t1\n" for query in rows)
@@ -214,7 +217,8 @@ def write_collection(folder: Path, documents: Path, queries: Sequence[Generated]
     return counts
 
 
-def _split(doc_id: str, card: AdaptCard) -> str:
+def split_of(doc_id: str, card: AdaptCard) -> str:
+    """Where the queries about a document belong: ``train``, ``dev`` or ``test``."""
     if held_out(doc_id, card.held_out):
         return "test"
     return "dev" if held_out(f"dev {doc_id}", card.dev) else "train"

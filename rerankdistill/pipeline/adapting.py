@@ -130,7 +130,7 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
 
     def run(folder: Path) -> None:
         every = read_written(written)
-        # A test that the teacher had chosen would be the teacher's own: what is held out passes the filters of form alone.
+        # A test that the teacher had chosen would be the teacher's own: what is held out passes filters of form alone.
         held = [query for query in every if split_of(query.doc_id, card) == "test"]
         funnel = Funnel([query for query in every if split_of(query.doc_id, card) != "test"])
         if card.sift.round_trip:

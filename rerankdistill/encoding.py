@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -304,3 +305,18 @@ def _cached_commit(model: str) -> str:
         fix = "give a folder, or an id as 'sentence-transformers/all-MiniLM-L6-v2'"
         raise DataError("neither a folder nor the id of a model", where=model, fix=fix) from error
     return Path(found).parent.name if isinstance(found, str) else "main"
+
+
+@contextmanager
+def instead(module: Any, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a module compute something else for a while: an output layer its few rows, so that what the model does to
+    logits before and after is done to these too."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

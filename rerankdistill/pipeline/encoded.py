@@ -20,7 +20,7 @@ from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import StudentCard
 from rerankdistill.pipeline.mining import Asked, Shelf
 from rerankdistill.pipeline.step import Step
-from rerankdistill.pipeline.vectors import SHARD, Model, docs_of, shards
+from rerankdistill.pipeline.vectors import SHARD, Model, shards
 from rerankdistill.pipeline.workspace import Workspace, kind_options
 from rerankdistill.runs.rerank import ScoreGroups
 
@@ -73,8 +73,7 @@ def encoded_index_step(ws: Workspace, shelf: Shelf, card: StudentCard, model: Mo
     step.partial = partial = ws.root / "partial" / f"{step.fingerprint}-{SHARD}"
 
     def run(folder: Path) -> None:
-        texts = docs_of(shelf.source, shelf.view, shelf.place("docs"))
-        ids, parts = shards(ws, model, texts, partial, "", _write)
+        ids, parts = shards(ws, model, shelf.docs, partial, "", _write)
         content = representations.joined([representations.load(part) for part in parts])
         step.manifest.counts = fill_index(folder, found, ids, content, kind, ws.card.device)
 

@@ -16,7 +16,7 @@ from rerankdistill.pipeline.learning import student_options
 from rerankdistill.pipeline.mining import TIMED, Asked, Shelf, read_candidates, read_run
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty
-from rerankdistill.pipeline.vectors import Model, by_encoder, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.vectors import Model, by_encoder, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.fuse import zscore_sum
 from rerankdistill.runs.rerank import ScoreGroups, by_pairs, by_vectors, rerank
@@ -155,7 +155,7 @@ def lexical_filler(ws: Workspace, asked: Asked, index: Step) -> ScoreGroups:
 
 def vector_filler(ws: Workspace, shelf: Shelf, asked: Asked, model: Model) -> ScoreGroups:
     """A bi-encoder's similarity of any document, to complete a fusion."""
-    doc_ids, docs = read_vectors(vectors_step(ws, model, docs_of(shelf.source, shelf.view, shelf.place("docs"))))
+    doc_ids, docs = read_vectors(vectors_step(ws, model, shelf.docs))
     queries = list(asked.read())
     vectors = model.encode(ws, [query.text for query in queries], "query", lambda _: None)
     return by_vectors([query.query_id for query in queries], vectors, doc_ids, docs)

@@ -39,7 +39,7 @@ from rerankdistill.pipeline.rounds import Round, remined_step
 from rerankdistill.pipeline.signals import Source, Told, sources
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, fused_as, scorer_model
-from rerankdistill.pipeline.vectors import Model, Texts, by_id, docs_of, vectors_step
+from rerankdistill.pipeline.vectors import Model, Texts, by_id, vectors_step
 from rerankdistill.pipeline.workspace import Workspace, kind_options, mark_of
 from rerankdistill.students.data import Lists, Representations, StageData
 from rerankdistill.types import Example, FloatArray, Judgement, Query, Scale
@@ -138,8 +138,7 @@ class Lessons:
         """The step that encodes the documents for such a student; nothing for any other."""
         if self.docs_model is None:
             return ()
-        shelf = self.shelf
-        return (vectors_step(self.ws, self.docs_model, docs_of(shelf.source, shelf.view, shelf.place("docs"))),)
+        return (vectors_step(self.ws, self.docs_model, self.shelf.docs),)
 
     @cached_property
     def candidates(self) -> Step:
@@ -231,7 +230,7 @@ class Lessons:
     def _part(self, name: MatchText) -> Texts:
         source = self.shelf.source
         if name == "docs":
-            return docs_of(source, self.shelf.view, self.shelf.place("docs"))
+            return self.shelf.docs
         if name == "queries":
             return Texts(
                 f"queries-{self.lane.name}",

@@ -16,7 +16,7 @@ from rerankdistill.evaluation.cost import latency
 from rerankdistill.index.build import fill_index, index_kind, open_index, plan_index, read_card
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.step import Step
-from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.vectors import Model, Texts, docs_of, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.search import search
 from rerankdistill.runs.store import open_run, save_run
@@ -44,6 +44,11 @@ class Shelf:
     view: View
     label: str = ""
 
+    @property
+    def docs(self) -> Texts:
+        """Every document, as texts to encode."""
+        return docs_of(self.source, self.view, self.place("docs"))
+
     def place(self, name: str) -> str:
         view = "" if self.view is View.TITLE_TEXT else f"-{self.view.value}"
         return f"{self.label}{'-' if self.label else ''}{name}{view}"
@@ -59,7 +64,7 @@ def index_step(ws: Workspace, shelf: Shelf, name: str, model: Model | None = Non
     if kind.accepts == "vectors":
         if model is None:
             raise ValueError(f"index {name!r} needs a model")
-        vectors = vectors_step(ws, model, docs_of(shelf.source, shelf.view, shelf.place("docs")))
+        vectors = vectors_step(ws, model, shelf.docs)
         inputs["encoder"] = model.reader.mark
         stem = f"{stem}-{model.reader.name}"
     elif kind.accepts != "texts":

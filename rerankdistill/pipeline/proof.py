@@ -49,7 +49,7 @@ from rerankdistill.pipeline.refine import refined_engines
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, scorer_model
 from rerankdistill.pipeline.variants import VARIANT, variant_engines
-from rerankdistill.pipeline.vectors import Model, docs_of, vectors_step
+from rerankdistill.pipeline.vectors import Model, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.rerank import ScoreGroups
 from rerankdistill.students.model_card import add_measured
@@ -198,8 +198,7 @@ class Proof:
             return fusion_step(self.ws, self.shelf, self.asked, pair, self.target.rerank_depth, f"{file}+fused")
         lexical = self.target.first_stage == "bm25"
         index = index_step(self.ws, self.shelf, "bm25") if lexical else None
-        docs = docs_of(self.source, self.shelf.view, self.shelf.place("docs"))
-        vectors = None if isinstance(model, EncodedModel) else vectors_step(self.ws, model, docs)
+        vectors = None if isinstance(model, EncodedModel) else vectors_step(self.ws, model, self.shelf.docs)
 
         def complete() -> list[ScoreGroups | None]:
             first = lexical_filler(self.ws, self.asked, index) if index else None

@@ -17,7 +17,7 @@ from rerankdistill.pipeline.encoded import EncodedModel, encoded_filler, encoded
 from rerankdistill.pipeline.engines import Engine
 from rerankdistill.pipeline.mining import Asked, Shelf, run_step
 from rerankdistill.pipeline.step import Step
-from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.vectors import Model, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace, kind_options
 from rerankdistill.runs.rerank import ScoreGroups, by_vectors
 
@@ -35,7 +35,7 @@ def coded_index_step(ws: Workspace, shelf: Shelf, card: StudentCard, model: Mode
     options = kind_options("students", card.kind, card.options, "student")
     found = IndexCard(**kind_of.index_card(options), view=shelf.view)
     kind = open_kind("index", found.kind)
-    vectors = vectors_step(ws, model, docs_of(shelf.source, shelf.view, shelf.place("docs")))
+    vectors = vectors_step(ws, model, shelf.docs)
     inputs = {"docs": shelf.source.docs_fingerprint(), "encoder": model.reader.mark, "codebooks": model.mark}
     stem = shelf.place(f"{found.kind}-{model.name}")
     step = Step(f"index {stem}", ws.root / "indexes" / stem, plan_index(found, inputs, kind), (vectors, *model.needs))

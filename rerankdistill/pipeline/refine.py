@@ -24,7 +24,7 @@ from rerankdistill.pipeline.engines import Engine, teacher_step
 from rerankdistill.pipeline.mining import TIMED, Asked, Shelf, candidates_step, index_step, read_candidates
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, fused_as
-from rerankdistill.pipeline.vectors import Model, by_id, docs_of, vectors_step
+from rerankdistill.pipeline.vectors import Model, by_id, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.refine import refine_query
 from rerankdistill.runs.search import search
@@ -116,8 +116,7 @@ class Refined:
 
     @cached_property
     def vectors(self) -> Step:
-        docs = docs_of(self.shelf.source, self.shelf.view, self.shelf.place("docs"))
-        return vectors_step(self.ws, self.model, docs)
+        return vectors_step(self.ws, self.model, self.shelf.docs)
 
     def step(self, label: str, depth: int) -> Step:
         """The step that searches again; it times what a query costs from the first search on."""

@@ -17,7 +17,7 @@ from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.chain import Graduate, cast, stem
 from rerankdistill.pipeline.mining import Asked, Shelf, index_step, read_candidates
 from rerankdistill.pipeline.step import Step
-from rerankdistill.pipeline.vectors import Model, docs_of, read_vectors, vectors_step
+from rerankdistill.pipeline.vectors import Model, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace, mark_of
 from rerankdistill.scores.card import (
     ABOUT_EXAMPLES,
@@ -129,8 +129,7 @@ class Faculty:
         return graduate.model if graduate and graduate.model else scorer_model(card)
 
     def _vectors(self, card: ScorerCard) -> Step:
-        docs = docs_of(self.shelf.source, self.shelf.view, self.shelf.place("docs"))
-        return vectors_step(self.ws, self.model(card), docs)
+        return vectors_step(self.ws, self.model(card), self.shelf.docs)
 
     def open(self, member: Member) -> Any:
         """The member, ready to judge."""

@@ -11,23 +11,16 @@ from rerankdistill.artifacts import write_text
 
 MEASURED = "## Measured"
 
+COMPARED = """from sentence_transformers import {library}
+
+model = {library}("{folder}")
+scores = model.similarity(model.encode_query(queries), model.encode_document(documents))"""
+
 USAGE = {
-    "bi_encoder": """from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{folder}")
-scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
-    "query_tower": """from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{folder}")
-scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
-    "late_interaction": """from sentence_transformers import MultiVectorEncoder
-
-model = MultiVectorEncoder("{folder}")
-scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
-    "sparse": """from sentence_transformers import SparseEncoder
-
-model = SparseEncoder("{folder}")
-scores = model.similarity(model.encode_query(queries), model.encode_document(documents))""",
+    "bi_encoder": COMPARED.replace("{library}", "SentenceTransformer"),
+    "query_tower": COMPARED.replace("{library}", "SentenceTransformer"),
+    "late_interaction": COMPARED.replace("{library}", "MultiVectorEncoder"),
+    "sparse": COMPARED.replace("{library}", "SparseEncoder"),
     "quantizer": """import faiss
 from sentence_transformers import SentenceTransformer
 

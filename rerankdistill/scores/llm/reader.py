@@ -8,11 +8,10 @@ positions change and what is left of the padding is what an unpadded sequence wo
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rerankdistill.encoding import plan_batches
+from rerankdistill.encoding import instead, plan_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,20 +220,6 @@ class Columns:
             return linear(hidden, weight, bias)
         out = torch.cat([linear(hidden, part.float()) for part in torch.split(weight, VOCABULARY_ROWS)], 1)
         return out if bias is None else out + bias.float()
-
-
-@contextmanager
-def instead(module: Any, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a module compute something else for a while."""
-    before = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 def spread(cache: Any, rows: int) -> Any:

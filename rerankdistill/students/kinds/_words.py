@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -167,21 +166,6 @@ def decide(options: WordOptions, saved: dict[str, Any] | None, template: str, to
     special = bool(known.get("special_tokens", True)) if options.template is None else True
     most = options.max_tokens or int(known.get("max_tokens", 256))
     return Question(template=asked, tokens=words, token_ids=(), output=output, special_tokens=special, max_tokens=most)
-
-
-@contextmanager
-def instead(module: Any, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a module compute something else for a while: an output layer its few rows, so that what the model does to
-    logits before and after is done to these too."""
-    before = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 def few_rows(output: Any, ids: Sequence[int], hidden: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import model_validator
 
 from rerankdistill import devices, packed
-from rerankdistill.encoding import load, model_fingerprint
+from rerankdistill.encoding import instead, load, model_fingerprint
 from rerankdistill.errors import CardError, DataError
 from rerankdistill.prompting import next_ids
 from rerankdistill.students.kinds._network import without_dropout
-from rerankdistill.students.kinds._words import SAVED, Question, WordOptions, WordReader, decide, few_rows, instead
+from rerankdistill.students.kinds._words import SAVED, Question, WordOptions, WordReader, decide, few_rows
 from rerankdistill.students.layers import keep_layers
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerankdistill import devices
-from rerankdistill.encoding import load, locate, model_fingerprint
+from rerankdistill.encoding import instead, load, locate, model_fingerprint
 from rerankdistill.errors import DataError
 from rerankdistill.prompting import MONOT5, answer_ids
 from rerankdistill.students.kinds._network import without_dropout
-from rerankdistill.students.kinds._words import SAVED, WordOptions, WordReader, decide, few_rows, instead
+from rerankdistill.students.kinds._words import SAVED, WordOptions, WordReader, decide, few_rows
 from rerankdistill.students.layers import keep_layers
 
 if TYPE_CHECKING:

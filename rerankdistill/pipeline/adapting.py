@@ -25,7 +25,7 @@ from rerankdistill.errors import CardError, DataError
 from rerankdistill.pipeline.lanes import held_out
 from rerankdistill.pipeline.lessons import mining_model
 from rerankdistill.pipeline.mining import Asked, Shelf, candidates_step, is_dense, read_candidates, read_run, run_step
-from rerankdistill.pipeline.reading import AdaptCard
+from rerankdistill.pipeline.reading import CORPUS, AdaptCard
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty
 from rerankdistill.pipeline.workspace import Workspace
@@ -83,7 +83,7 @@ def written_step(ws: Workspace, card: AdaptCard, documents: Step) -> Step:
 
 def _clean(ws: Workspace, queries: Sequence[Generated], test: Sequence[Query]) -> list[bool]:
     """Which queries repeat none of the test's."""
-    ours = [Query(query.query_id, query.text) for query in queries]
+    ours = _as_queries(queries)
     model = mining_model(ws)
     vectors = [model.encode(ws, [query.text for query in part], "query", lambda _: None) for part in (ours, test)]
     leaked = {leak.query_id for leak in find_leaks(ours, test, *vectors)}
@@ -113,7 +113,7 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
     """The step that asks the first stages and the teacher about every query, and makes a collection of those that
     find their documents."""
     shelf, mine = Shelf(ws.source(), ws.card.view), ws.card.mine
-    asked = Asked("written", written.fingerprint, lambda: _asked(written), (written,))
+    asked = Asked("written", written.fingerprint, lambda: _as_queries(read_written(written)), (written,))
     model = mining_model(ws)
     runs = [run_step(ws, shelf, name, asked, mine.depth, model if is_dense(name) else None) for name in mine.indexes]
 
@@ -155,8 +155,8 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
     return step
 
 
-def _asked(written: Step) -> list[Query]:
-    return [Query(each.query_id, each.text) for each in read_written(written)]
+def _as_queries(written: Sequence[Generated]) -> list[Query]:
+    return [Query(each.query_id, each.text) for each in written]
 
 
 def _ranks(queries: Sequence[Generated], runs: Sequence[Step]) -> dict[str, int]:
@@ -192,11 +192,11 @@ def _by_teacher(
 
 def write_collection(folder: Path, documents: Path, queries: Sequence[Generated], card: AdaptCard) -> dict[str, Any]:
     """Write a folder in BEIR's layout; a query goes where its document belongs. Returns the counts."""
-    corpus = folder / "corpus.jsonl"
+    corpus = folder / CORPUS
     try:
-        os.link(documents / "corpus.jsonl", corpus)  # the same file by another name: documents may be large
+        os.link(documents / CORPUS, corpus)  # the same file by another name: documents may be large
     except OSError:
-        shutil.copyfile(documents / "corpus.jsonl", corpus)
+        shutil.copyfile(documents / CORPUS, corpus)
     place = {query.query_id: split_of(query.doc_id, card) for query in queries}
     with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
         for query in queries:

@@ -66,25 +66,25 @@ def is_collection(name: str) -> bool:
 
 def documents_step(root: Path, card: AdaptCard, notes: Notes) -> Step:
     """The step that reads the documents into ``corpus.jsonl``."""
-    named = is_collection(card.docs)
+    source = load_collection(card.docs) if is_collection(card.docs) else None
     path = Path(card.docs).expanduser()
-    if named:
-        inputs = {"documents": load_collection(card.docs).docs_fingerprint()}
+    if source is not None:
+        inputs = {"documents": source.docs_fingerprint()}
     else:
         files = list(find_files(path))
         inputs = {"files": artifacts.fingerprint([(str(file.relative_to(path.parent)), _mark(file)) for file in files])}
-    about = {} if named else card.reading.model_dump(mode="json")
+    about = {} if source is not None else card.reading.model_dump(mode="json")
     step = Step("documents", root / "documents", artifacts.plan("documents", 1, about, inputs))
 
     def run(folder: Path) -> None:
         counts = Counts()
-        total = len(load_collection(card.docs).doc_ids()) if named else len(files)
+        total = len(source.doc_ids()) if source is not None else len(files)
         with notes.bar("reading documents", total) as advance, (folder / CORPUS).open("w", encoding="utf-8") as out:
-            docs = load_collection(card.docs).docs() if named else read_documents(path, card.reading, counts, advance)
+            docs = source.docs() if source is not None else read_documents(path, card.reading, counts, advance)
             for doc in docs:
                 row = {"_id": doc.doc_id, "title": doc.title, "text": doc.text}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
-                counts.passages += named
+                counts.passages += source is not None
         step.manifest.counts = {key: value for key, value in asdict(counts).items() if value}
         tell_reading(counts, notes)
 

@@ -72,13 +72,14 @@ class Log:
 
     def add(self, rows: Iterable[tuple[str, str]]) -> None:
         """Append rows, and wait until they are on the disk."""
+        rows = list(rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         block = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with self.path.open("ab") as file:
             file.write(block.encode("utf-8", "surrogatepass"))
             file.flush()
             os.fsync(file.fileno())
-        self.known.update(json.loads(line) for line in block.splitlines())
+        self.known.update(rows)
 
 
 def key_of(request: Request, mark: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rerankdistill import devices
 from rerankdistill.collections.load import load_collection
+from rerankdistill.collections.work import remember
 from rerankdistill.encoding import open_encoder
 from rerankdistill.errors import UsageError
 from rerankdistill.kinds import open_kind
@@ -23,15 +25,23 @@ from rerankdistill.types import Run, View
 def train(card: PipelineCard, out: Path, notes: Notes | None = None) -> list[Step]:
     """Train every arm of every student. Returns the steps that ran. The test judgements are never opened."""
     ws = Workspace(card, out, notes)
-    return walk(training_steps(ws, all_lessons(ws)), ws.notes)
+    steps = training_steps(ws, all_lessons(ws))
+    _remember(card, out)
+    return walk(steps, ws.notes)
 
 
 def evaluate(card: PipelineCard, out: Path, notes: Notes | None = None) -> list[Path]:
     """Measure everything, after training what is not fresh. Returns the folders of the reports."""
     ws = Workspace(card, out, notes)
     steps = evaluation_steps(ws, all_lessons(ws))
+    _remember(card, out)
     walk(steps, ws.notes)
     return [step.folder for step in steps]
+
+
+def _remember(card: PipelineCard, out: Path) -> None:
+    if not devices.rank():
+        remember(out, card.collection, card.splits, card.view)
 
 
 def hold_to_expectations(card: PipelineCard, folders: list[Path]) -> None:

@@ -12,6 +12,7 @@ from rerankdistill import artifacts, cards
 from rerankdistill.cards import Card
 from rerankdistill.contracts import Index
 from rerankdistill.errors import DataError, StaleArtifact, UsageError
+from rerankdistill.index import seal
 from rerankdistill.representations import count
 from rerankdistill.types import View
 
@@ -95,8 +96,13 @@ def fill_index(
     if count(content) != len(doc_ids):
         raise DataError(f"{count(content)} {kind_class.accepts} for {len(doc_ids)} documents", where=str(folder))
     kind_class.build(folder, doc_ids, content, options_of(card, kind_class), device=device)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"documents": len(doc_ids), "bytes": size}
+    return {"documents": len(doc_ids), "bytes": sealed(folder, kind_class)}
+
+
+def sealed(folder: Path, kind_class: Any) -> int:
+    """Note what every file of a finished index is (:mod:`rerankdistill.index.seal`); gives their bytes together."""
+    seal.seal(folder, getattr(kind_class, "living", ()))
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def index_kind(folder: Path) -> str:
@@ -118,5 +124,6 @@ def open_index(folder: Path, kind_class: Any, device: str = "auto", expect_encod
             where=str(folder),
             fix="build the index again with this encoder, or search it with the one that filled it",
         )
+    seal.check(folder, getattr(kind_class, "mapped", ()))
     index: Index = kind_class.open(folder, device)
     return index

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,33 @@ FILE = "doc_ids.arrow"
 
 @dataclass(frozen=True, slots=True)
 class DocIds:
-    """``names[row]`` is the id of an index's row; ``places[row]`` its place among all ids in alphabetical order."""
+    """``names[row]`` is the id of an index's row; ``places[row]`` its place among all ids in alphabetical order.
+
+    ``dead``: rows, ascending, whose documents were deleted or replaced, of an index that cannot let go of them.
+    """
 
     names: list[str]
     places: IntArray
+    dead: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def alive(self) -> list[str]:
+        """The ids of the documents that can be found."""
+        dead = set(self.dead.tolist())
+        return [name for row, name in enumerate(self.names) if row not in dead] if dead else self.names
+
+    def rows(self, gone: Collection[str]) -> IntArray:
+        """The rows, ascending, of those of these documents that are there."""
+        dead = set(self.dead.tolist())
+        found = [row for row, name in enumerate(self.names) if name in gone and row not in dead]
+        return np.asarray(found, np.int64)
+
+    def others(self, gone: Collection[str]) -> IntArray:
+        """The rows, ascending, of all other documents."""
+        return np.setdiff1d(np.arange(len(self)), np.union1d(self.dead, self.rows(gone)), assume_unique=True)
 
     def ordered(self, rows: IntArray, scores: FloatArray, depth: int) -> list[tuple[str, float]]:
         """The best ``depth`` of these rows as (doc_id, score), by (-score, doc_id)."""
@@ -45,7 +65,7 @@ def check_ids(doc_ids: Sequence[str]) -> None:
         raise DataError(f"document {list(doc_ids).index('') + 1} has an empty doc_id", fix="give every document an id")
 
 
-def save_ids(folder: Path, doc_ids: Sequence[str]) -> None:
+def save_ids(folder: Path, doc_ids: Sequence[str], dead: IntArray | None = None) -> None:
     """Write the ids and their alphabetical order (by code points, as Python compares) to ``doc_ids.arrow``."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -54,6 +74,8 @@ def save_ids(folder: Path, doc_ids: Sequence[str]) -> None:
     places = np.empty(len(doc_ids), np.int64)
     places[pc.sort_indices(names).to_numpy()] = np.arange(len(doc_ids))
     table = pa.table({"doc_id": names, "place": places})
+    if dead is not None and len(dead):
+        table = table.append_column("alive", pa.array(~np.isin(np.arange(len(doc_ids)), dead)))
     with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
@@ -65,7 +87,10 @@ def open_ids(folder: Path) -> DocIds:
     try:
         with pa.OSFile(str(folder / FILE), "rb") as source:
             table = pa.ipc.open_file(source).read_all()
-        return DocIds(table["doc_id"].to_pylist(), table["place"].to_numpy().astype(np.int64))
+        names, places = table["doc_id"].to_pylist(), table["place"].to_numpy().astype(np.int64)
+        if "alive" not in table.column_names:
+            return DocIds(names, places)
+        return DocIds(names, places, np.flatnonzero(~table["alive"].to_numpy()))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise damaged(folder / FILE, error) from error
 

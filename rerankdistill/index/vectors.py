@@ -20,6 +20,8 @@ from rerankdistill.kinds import INSTALLS
 from rerankdistill.types import FloatArray, IntArray
 
 FILE = "index.faiss"
+BITS = b"IB"
+"""How faiss's files of indexes of bits begin."""
 BLOCK = 65536
 """Rows checked and added at a time, so that a memory-mapped matrix is never copied whole."""
 SLACK = 16
@@ -32,6 +34,21 @@ class Rows(Protocol):
     """A matrix of which rows are read."""
 
     def __getitem__(self, rows: IntArray, /) -> FloatArray: ...
+
+
+class Part:
+    """Some rows of a matrix, read when they are asked for."""
+
+    def __init__(self, matrix: Any, rows: IntArray) -> None:
+        self._matrix, self._rows = matrix, rows
+        self.shape = (len(rows), int(matrix.shape[1]))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: slice) -> FloatArray:
+        found: FloatArray = self._matrix[self._rows[at]]
+        return found
 
 
 Propose = Callable[[FloatArray, int], tuple[FloatArray, IntArray]]
@@ -83,19 +100,43 @@ def add_all(index: Any, vectors: Any) -> None:
 
 
 def write_index(index: Any, folder: Path) -> None:
-    load_faiss().write_index(index, str(folder / FILE))
+    """Write ``index.faiss``: a faiss index of floats or of bits."""
+    faiss = load_faiss()
+    write = faiss.write_index_binary if isinstance(index, faiss.IndexBinary) else faiss.write_index
+    write(index, str(folder / FILE))
 
 
 def read_index(folder: Path, ids: DocIds) -> Any:
     """Raises DamagedArtifact: missing, truncated, or of another number of documents."""
-    path = folder / FILE
+    path, faiss = folder / FILE, load_faiss()
     try:
-        index = load_faiss().read_index(str(path))
-    except RuntimeError as error:
+        with path.open("rb") as file:
+            read = faiss.read_index_binary if file.read(2) == BITS else faiss.read_index
+        index = read(str(path))
+    except (RuntimeError, OSError) as error:
         raise damaged(path, error) from error
     if index.ntotal != len(ids):
         raise damaged(path, ValueError(f"{index.ntotal} vectors for {len(ids)} doc_ids"))
     return index
+
+
+def forget(index: Any, rows: IntArray) -> None:
+    """Take rows out of a faiss index; those behind them move up, in their order."""
+    if not len(rows):
+        return
+    faiss = load_faiss()
+    before = index.ntotal
+    index.remove_ids(faiss.IDSelectorBatch(np.ascontiguousarray(rows, np.int64)))
+    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    if not hasattr(inner, "invlists"):
+        return
+    stays = np.ones(before, bool)
+    stays[rows] = False
+    moved, lists = np.cumsum(stays) - 1, inner.invlists
+    for number in range(inner.nlist):  # an inverted file keeps the numbers that its rows had
+        if size := lists.list_size(number):
+            numbers = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            numbers[:] = moved[numbers]
 
 
 def stored(flat: Any) -> FloatArray:

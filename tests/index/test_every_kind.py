@@ -10,9 +10,12 @@ import pytest
 from rerankdistill import artifacts
 from rerankdistill.cards import list_cards
 from rerankdistill.errors import CardError, DamagedArtifact, DataError, MissingArtifact, StaleArtifact
+from rerankdistill.index import seal
 from rerankdistill.index.build import IndexCard, build_index, index_kind, open_index, options_of, plan_index, read_card
 from rerankdistill.kinds import open_kind
-from rerankdistill.representations import count
+from rerankdistill.representations import count, dot, maxsim
+
+NOT_SEALED = {artifacts.MANIFEST, seal.FILE, "write.lock"}
 
 
 def test_results_are_ordered_by_score_then_doc_id_and_are_no_longer_than_the_depth(kind, world, build):
@@ -93,6 +96,43 @@ def test_a_truncated_index_says_so_and_names_the_file(kind, world, build, tmp_pa
         assert str(folder) in str(caught.value)
         path.write_bytes(whole)
     open_index(folder, kind_class)
+
+
+def test_one_changed_byte_is_noticed_before_anything_is_searched(kind, world, build, tmp_path):
+    name, kind_class = kind
+    build(name, world.doc_ids, world.content(kind_class))
+    folder = tmp_path / name
+    mapped = getattr(kind_class, "mapped", ())
+    for path in (path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_SEALED):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        lazy = path.relative_to(folder).as_posix().startswith(mapped or "/")
+        with pytest.raises(DamagedArtifact) as caught:
+            seal.check(folder, mapped, thorough=True) if lazy else open_index(folder, kind_class)
+        assert path.name in str(caught.value)
+        path.write_bytes(whole)
+    open_index(folder, kind_class)
+
+
+LEAST = {"pq": 0.3, "ivfpq": 0.3, "ivf": 0.85, "sq8": 0.85}
+"""Of the ten nearest documents, the share that a kind finds of few and short random vectors, where every neighbour is
+about as far as any other; a kind that is not named here, whoever writes it, finds 95 %."""
+
+
+def test_it_finds_what_exact_search_finds(kind, world, build):
+    name, kind_class = kind
+    if kind_class.accepts == "texts":
+        pytest.skip("words are held to their exact scores in test_lexical.py")
+    content = world.content(kind_class)
+    queries = content[:60]
+    exact = maxsim(queries, content) if kind_class.accepts == "tokens" else dot(queries, content)
+    found = build(name, world.doc_ids, content).search(queries, 10)
+    shares = []
+    for hits, scores in zip(found, exact, strict=True):
+        cut = np.sort(scores)[-10] - 1e-3
+        near = {doc_id for doc_id, score in zip(world.doc_ids, scores, strict=True) if score >= cut}
+        shares.append(sum(doc_id in near for doc_id, _ in hits) / 10)
+    assert np.mean(shares) >= LEAST.get(name, 0.95)
 
 
 def test_an_index_is_not_searched_with_the_vectors_of_a_foreign_student(kind, world, build, tmp_path):

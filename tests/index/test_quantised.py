@@ -44,6 +44,13 @@ def flat(build):
         ("pq", {"m": 16}, 0.75),
         ("pq", {"m": 16, "bits": 5}, 0.5),
         ("pq", {"m": 16, "bits": 5, "opq": True}, 0.5),
+        ("sq8", {}, 0.95),
+        ("sq8", {"train_size": 500}, 0.93),
+        ("int8", {"least": 20, "factor": 2}, 0.99),
+        ("binary", {"least": 20, "factor": 10}, 0.6),
+        ("binary", {}, 0.97),
+        ("matryoshka", {"least": 20, "factor": 10, "dimensions": 16}, 0.75),
+        ("matryoshka", {}, 0.97),
         ("ivfpq", {"m": 16}, 0.8),
         ("ivfpq", {"m": 16, "bits": 5, "opq": True}, 0.5),
         ("ivfpq", {"m": 16, "nlist": 20, "nprobe": 20}, 0.8),
@@ -56,6 +63,24 @@ def test_few_bytes_still_find_most_of_what_flat_finds(build, flat, name, options
 def test_more_bytes_find_more(build, flat):
     found = [recall(build("pq", DOC_IDS, VECTORS, m=m, bits=4).search(QUERIES, 10), flat) for m in (2, 8, 32)]
     assert found[0] < found[1] < found[2]
+
+
+@pytest.mark.parametrize("name", ["binary", "matryoshka"])
+def test_more_that_is_proposed_finds_more(build, flat, name):
+    found = [recall(build(name, DOC_IDS, VECTORS, least=1, factor=f).search(QUERIES, 10), flat) for f in (1, 5, 300)]
+    assert found[0] < found[1] < found[2] == 1.0
+
+
+@pytest.mark.parametrize("name", ["int8", "binary", "matryoshka"])
+def test_what_is_proposed_is_scored_by_the_whole_vectors(build, name):
+    for query, hits in zip(QUERIES, build(name, DOC_IDS, VECTORS).search(QUERIES, 10), strict=True):
+        wanted = [float(VECTORS[int(doc_id[1:])] @ query) for doc_id, _ in hits]
+        np.testing.assert_allclose([score for _, score in hits], wanted, atol=1e-6)
+
+
+def test_short_vectors_longer_than_the_whole_are_refused(build):
+    with pytest.raises(CardError, match="dimensions = 64 of vectors that have 32"):
+        build("matryoshka", DOC_IDS, VECTORS, dimensions=64)
 
 
 def test_lists_that_are_not_opened_are_not_read(build, flat):

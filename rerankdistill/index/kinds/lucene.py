@@ -50,6 +50,8 @@ class Kind:
 
     accepts: Literal["texts", "vectors"] = "texts"
     Options = LuceneOptions
+    mapped = (FOLDER,)
+    living = (f"{FOLDER}/write.lock",)
 
     def __init__(self, searcher: Any, ids: DocIds, threads: int) -> None:
         self._searcher, self.ids, self._threads = searcher, ids, threads

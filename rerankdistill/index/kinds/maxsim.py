@@ -39,6 +39,7 @@ class Kind:
     """Keeps the promises of :class:`rerankdistill.contracts.Index`."""
 
     accepts: Literal["tokens"] = "tokens"
+    mapped = (representations.TOKENS,)
     Options = MaxsimOptions
 
     def __init__(self, tokens: TokenVectors, scales: FloatArray | None, ids: DocIds) -> None:

@@ -1,0 +1,145 @@
+"""From folders to models: which of a pipeline's students to serve, and how each is opened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rerankdistill import artifacts, devices
+from rerankdistill.contracts import Role
+from rerankdistill.encoding import load_bi_encoder, model_fingerprint, towers
+from rerankdistill.errors import DataError, MissingArtifact, UsageError
+from rerankdistill.kinds import open_kind
+from rerankdistill.serving.model import Embedder, Models, Reranker
+from rerankdistill.serving.settings import Settings
+from rerankdistill.serving.torch_network import TorchScores, TorchVectors
+
+NOT_TO_SERVE = ("control", "shuffled", "before")
+"""What stands in the names of students that are there to be compared with."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A student's folder, what it is, and what its manifest says of its lengths."""
+
+    folder: Path
+    kind: str
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def load_models(settings: Settings) -> Models:
+    """Open what a server shall answer with.
+
+    Raises:
+        MissingArtifact: there is no student.
+        UsageError: it is not clear which one is meant, or its kind cannot be served.
+    """
+    embedder, reranker = find(settings.place.expanduser(), settings.student)
+    device = devices.choose(settings.device, settings.dtype)
+    return Models(
+        open_embedder(embedder, device) if embedder else None,
+        open_reranker(reranker, device) if reranker else None,
+    )
+
+
+def find(place: Path, student: str = "") -> tuple[Place | None, Place | None]:
+    """The bi-encoder and the cross-encoder to serve: a student's own folder, or those of a pipeline's folder."""
+    artifacts.sweep(place)  # puts back what a killed writer had moved aside
+    found = [look(place)] if is_model(place) else [look(each) for each in candidates(place, student)]
+    embedders, rerankers = ([each for each in found if each.kind == kind] for kind in ("bi_encoder", "cross_encoder"))
+    if not embedders and not rerankers:
+        kinds = ", ".join(f"{each.name} is a {each.kind}" for each in found)
+        raise UsageError(
+            f"no student here can be served: {kinds}", where=str(place), fix="serve a bi- or cross-encoder"
+        )
+    for each in (embedders, rerankers):
+        if len({one.name.rpartition("-seed")[0] or one.name for one in each}) > 1:
+            names = ", ".join(one.name for one in each)
+            raise UsageError(f"there are several: {names}", where=str(place), fix="choose with --student NAME")
+    return next(iter(embedders), None), next(iter(rerankers), None)
+
+
+def candidates(place: Path, student: str) -> list[Path]:
+    """The students in a pipeline's folder that are not there to be compared with, the first seed first."""
+    folders = sorted(path for path in (place / "students").glob("*") if not path.name.startswith("."))
+    folders = [path for path in folders if is_model(path)]
+    if student:
+        named = [path for path in folders if student in (path.name, path.name.rpartition("-seed")[0])]
+        if not named:
+            known = ", ".join(path.name for path in folders) or "none"
+            raise UsageError(f"there is no student {student!r}", where=str(place), fix=f"known: {known}")
+        return named
+    chosen = [path for path in folders if not any(word in path.name for word in NOT_TO_SERVE)]
+    if not chosen:
+        fix = "give a student's folder, or the --out of rerankdistill train or adapt"
+        raise MissingArtifact("there is no student here", where=str(place), fix=fix)
+    return chosen
+
+
+def is_model(folder: Path) -> bool:
+    return (folder / "modules.json").is_file() or (folder / "config.json").is_file()
+
+
+def look(folder: Path) -> Place:
+    """What kind of model a folder holds: by its manifest, else by the libraries' own files."""
+    if (folder / artifacts.MANIFEST).is_file():
+        options = dict(artifacts.read(folder, "student").card.get("student", {}))
+        if kind := options.pop("kind", None):
+            return Place(folder, "bi_encoder" if kind == "query_tower" else str(kind), options)
+    about = _json(folder / "config_sentence_transformers.json")
+    architectures = _json(folder / "config.json").get("architectures") or [""]
+    known = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
+    default = "cross_encoder" if architectures[0].endswith("ForSequenceClassification") else "bi_encoder"
+    return Place(folder, known.get(about.get("model_type") or "", about.get("model_type") or default), {})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"this is not JSON: {error}", where=str(path), fix="publish the student again") from error
+    return table if isinstance(table, dict) else {}
+
+
+def open_embedder(place: Place, device: devices.Device) -> Embedder:
+    """A bi-encoder with torch."""
+    model = load_bi_encoder(str(place.folder)).eval()
+    roles: dict[Role, Any] = towers(model)
+    wanted = {"query": place.options.get("query_tokens"), "doc": place.options.get("doc_tokens")}
+    limits = {role: int(tower.max_seq_length or 512) for role, tower in roles.items()}
+    unit = model.similarity_fn_name == "cosine"
+    one = roles["query"] is roles["doc"]
+    shared = TorchVectors(roles["doc"], device, unit)
+    return Embedder(
+        place.name,
+        model_fingerprint(str(place.folder)),
+        int(roles["doc"].get_embedding_dimension()),
+        {role: min(limits[role], wanted[role] or limits[role]) for role in roles},
+        {role: tower.tokenizer for role, tower in roles.items()},
+        {"doc": shared, "query": shared if one else TorchVectors(roles["query"], device, unit)},
+        {"query": model.prompts.get("query") or "", "doc": model.prompts.get("document") or ""},
+        unit,
+        f"torch {device.dtype} on {device.name}",
+    )
+
+
+def open_reranker(place: Place, device: devices.Device) -> Reranker:
+    """A cross-encoder with torch."""
+    kind = open_kind("students", "cross_encoder")
+    options = kind.Options(init=str(place.folder), max_tokens=place.options.get("max_tokens") or 512)
+    network = kind.open(place.folder, options, device.name).network.eval()
+    limit = int(network.max_seq_length or network.tokenizer.model_max_length)
+    return Reranker(
+        place.name,
+        model_fingerprint(str(place.folder)),
+        min(options.max_tokens, limit),
+        network.tokenizer,
+        TorchScores(network.model, device),
+        f"torch {device.dtype} on {device.name}",
+    )

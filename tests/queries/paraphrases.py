@@ -13,10 +13,11 @@ from functools import cache
 from wordnet import base
 from wordnet import synonyms as wordnet_synonyms
 
-STOP = frozenset(
-    "a an the of in on at to for from by with and or is are was were be been do does did can could what which how when "
-    "where why who that this these those it its as about into than there their".split()
-)
+FUNCTION_WORDS = """
+a an the of in on at to for from by with and or is are was were be been do does did can could what which how when where
+why who that this these those it its as about into than there their
+"""
+STOP = frozenset(FUNCTION_WORDS.split())
 KINDS = ("case", "stop words", "order", "plurals", "synonyms", "all")
 
 

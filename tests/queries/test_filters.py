@@ -88,8 +88,9 @@ WORDS = (
 
 
 def sentence(seed: int) -> str:
-    chance = random.Random(seed)
-    return "how does the " + " and the ".join(chance.sample(WORDS, 5)) + f" of town{seed} change"
+    ending = "".join(chr(ord("a") + int(digit)) for digit in str(seed))
+    words = [word + ending for word in random.Random(seed).sample(WORDS, 5)]
+    return "how does the " + " and the ".join(words) + " change"
 
 
 def test_what_is_a_test_query_but_for_case_order_and_endings_is_found() -> None:

@@ -34,6 +34,9 @@ RECORDED = (
     "ranx",
     "pyserini",
     "numpy",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
 )
 
 
@@ -141,14 +144,26 @@ def _writer_lives(path: Path) -> bool:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``; :func:`sweep` undoes a replacement that was killed half-way."""
-    if folder.exists():
+    """Put ``new`` in the place of ``folder``: in one step where the system can, so that a reader finds the one or the
+    other; where it cannot, :func:`sweep` undoes a replacement that was killed half-way."""
+    if folder.exists() and _exchange(new, folder):
+        shutil.rmtree(new, ignore_errors=True)
+    elif folder.exists():
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     else:
         new.rename(folder)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places (Linux's ``renameat2``); False where this system or file system cannot."""
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return call is not None and call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def write_text(path: Path, text: str) -> None:

@@ -88,6 +88,13 @@ class Index(Protocol):
     """A searchable copy of a collection in one folder.
 
     ``accepts`` says what it is filled and searched with. Results are ordered by (-score, doc_id).
+
+    An index may also have
+
+    - ``update(folder, source, gone, doc_ids, content, device)``, a class method that writes into an empty folder what
+      ``source`` holds without the documents ``gone`` and with these (see ``index/update.py``);
+    - ``mapped`` and ``living``: beginnings of the names of files that are mapped into memory instead of read, and of
+      files that their library changes when it opens them (see ``index/seal.py``).
     """
 
     accepts: Accepts

@@ -11,12 +11,14 @@ from pydantic import Field
 from rerankdistill import artifacts, cards
 from rerankdistill.cards import Card
 from rerankdistill.contracts import Index
-from rerankdistill.errors import DataError, StaleArtifact, UsageError
+from rerankdistill.errors import DamagedArtifact, DataError, StaleArtifact, UsageError
 from rerankdistill.index import seal
 from rerankdistill.representations import count
 from rerankdistill.types import View
 
 FORMAT = 1
+TRIES = 20
+"""How often an index is opened again that was replaced while it was being opened."""
 
 
 class IndexCard(Card):
@@ -113,10 +115,27 @@ def index_kind(folder: Path) -> str:
 def open_index(folder: Path, kind_class: Any, device: str = "auto", expect_encoder: str | None = None) -> Index:
     """Open an index; ``expect_encoder`` is the fingerprint of the encoder whose vectors will search it.
 
+    What is opened is one snapshot: an update that ends meanwhile is seen whole or not at all.
+
     Raises:
         MissingArtifact, DamagedArtifact: not there, or not whole.
         StaleArtifact: it was filled by another encoder, whose vectors mean something else.
     """
+    for _ in range(TRIES):
+        before = _number(folder)
+        try:
+            index = _open(folder, kind_class, device, expect_encoder)
+        except DamagedArtifact:
+            if _number(folder) == before:
+                raise
+            continue  # the next snapshot took its place half-way
+        if _number(folder) == before:
+            return index
+    what = "this index changes faster than it can be opened"
+    raise DamagedArtifact(what, where=str(folder), fix="update it less often")
+
+
+def _open(folder: Path, kind_class: Any, device: str, expect_encoder: str | None) -> Index:
     filled_by = artifacts.read(folder, "index").inputs.get("encoder")
     if expect_encoder is not None and filled_by != expect_encoder:
         raise StaleArtifact(
@@ -127,3 +146,9 @@ def open_index(folder: Path, kind_class: Any, device: str = "auto", expect_encod
     seal.check(folder, getattr(kind_class, "mapped", ()))
     index: Index = kind_class.open(folder, device)
     return index
+
+
+def _number(folder: Path) -> tuple[int, int]:
+    """What tells one folder of a name from the next one."""
+    found = folder.stat() if folder.exists() else None
+    return (found.st_ino, found.st_mtime_ns) if found else (0, 0)

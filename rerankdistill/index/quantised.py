@@ -7,7 +7,7 @@ document alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -69,6 +69,19 @@ class Quantised:
         vectors.gpu_number(device)
         ids = open_ids(folder)
         return cls(vectors.read_index(folder, ids), ids)
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: Any,
+        device: str = "auto",
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        vectors.renew(folder, source, gone, doc_ids, content, device)
 
     def __getitem__(self, rows: IntArray) -> FloatArray:
         """``[len(rows), d]`` what the index remembers of its documents."""

@@ -80,6 +80,7 @@ class Rescored:
         """See :func:`rerankdistill.index.update.update_index`."""
         found = cls.open(source, device)
         stay = found.ids.others(gone)
+        vectors.check_fit(content, doc_ids, found._whole.shape[1])
         vectors.forget(found._index, np.setdiff1d(np.arange(len(found.ids)), stay))
         kept = vectors.Part(found._whole, stay)
         cls._write(folder, found._index, [kept, content], found._options, filled=1)
@@ -88,7 +89,7 @@ class Rescored:
     @classmethod
     def _write(cls, folder: Path, index: Any, parts: Sequence[Any], options: Any, filled: int = 0) -> None:
         """Write the whole vectors of every part, and add those after the first ``filled`` to the small index."""
-        shape = (sum(len(part) for part in parts), int(parts[-1].shape[1]))
+        shape = (sum(len(part) for part in parts), int(parts[0].shape[1]))
         kept = np.lib.format.open_memmap(folder / WHOLE, mode="w+", dtype=options.dtype, shape=shape)
         at = 0
         for number, part in enumerate(parts):

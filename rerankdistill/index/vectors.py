@@ -7,7 +7,7 @@ other scores than in company. Computed again, equal vectors tie exactly and ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from rerankdistill.codebooks import load_faiss as load_faiss
 from rerankdistill.errors import DataError, MissingDependency, UsageError
-from rerankdistill.index.ids import DocIds, damaged
+from rerankdistill.index.ids import DocIds, damaged, open_ids, save_ids
 from rerankdistill.kinds import INSTALLS
 from rerankdistill.types import FloatArray, IntArray
 
@@ -106,15 +106,21 @@ def write_index(index: Any, folder: Path) -> None:
     write(index, str(folder / FILE))
 
 
-def read_index(folder: Path, ids: DocIds) -> Any:
-    """Raises DamagedArtifact: missing, truncated, or of another number of documents."""
-    path, faiss = folder / FILE, load_faiss()
+def read_faiss(path: Path, flags: int = 0) -> Any:
+    """A faiss index of floats or of bits. Raises DamagedArtifact: missing, truncated."""
+    faiss = load_faiss()
     try:
         with path.open("rb") as file:
             read = faiss.read_index_binary if file.read(2) == BITS else faiss.read_index
-        index = read(str(path))
+        return read(str(path), flags)
     except (RuntimeError, OSError) as error:
         raise damaged(path, error) from error
+
+
+def read_index(folder: Path, ids: DocIds) -> Any:
+    """Raises DamagedArtifact: missing, truncated, or of another number of documents."""
+    path = folder / FILE
+    index = read_faiss(path)
     if index.ntotal != len(ids):
         raise damaged(path, ValueError(f"{index.ntotal} vectors for {len(ids)} doc_ids"))
     return index
@@ -137,6 +143,39 @@ def forget(index: Any, rows: IntArray) -> None:
         if size := lists.list_size(number):
             numbers = faiss.rev_swig_ptr(lists.get_ids(number), size)
             numbers[:] = moved[numbers]
+
+
+def renew(folder: Path, source: Path, gone: Collection[str], doc_ids: Sequence[str], content: Any, device: str) -> None:
+    """Update a faiss index that can let go of rows; see :func:`rerankdistill.index.update.update_index`."""
+    gpu_number(device)
+    ids = open_ids(source)
+    index = read_index(source, ids)
+    check_fit(content, doc_ids, index.d)
+    forget(index, ids.rows(gone))
+    add_all(index, content)
+    write_index(index, folder)
+    save_ids(folder, [*(ids.names[row] for row in ids.others(gone)), *doc_ids])
+
+
+def living(ids: DocIds, first: int = 0, end: int | None = None) -> Any:
+    """A faiss selector of the documents from row ``first`` to ``end`` that can be found; None where all of them can."""
+    end = len(ids) if end is None else end
+    dead = ids.dead[(ids.dead >= first) & (ids.dead < end)] - first
+    if not len(dead):
+        return None
+    bits = np.ones(end - first, np.uint8)
+    bits[dead] = 0
+    return load_faiss().IDSelectorBitmap(np.packbits(bits, bitorder="little"))
+
+
+def check_fit(content: Any, doc_ids: Sequence[str], dimension: int) -> None:
+    """Raises DataError: as :func:`check_vectors`, or vectors of another dimension than the index's."""
+    if not len(doc_ids):
+        return
+    check_vectors(content, doc_ids)
+    if content.shape[1] != dimension:
+        fix = "encode with the student that filled the index"
+        raise DataError(f"vectors of {content.shape[1]} dimensions for an index of {dimension}", fix=fix)
 
 
 def stored(flat: Any) -> FloatArray:

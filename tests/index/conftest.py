@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -59,11 +60,16 @@ def world() -> World:
     return World(doc_ids, texts, vectors)
 
 
-@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.java) if n == "lucene" else n for n in names("index")])
+MARKS = {"lucene": pytest.mark.java, "cagra": pytest.mark.gpu}
+
+
+@pytest.fixture(params=[pytest.param(n, marks=MARKS.get(n, ())) for n in names("index")])
 def kind(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """(name, class) of each kind there is."""
     if request.param == "lucene" and not all(map(importlib.util.find_spec, ("pyserini", "jnius"))):
         pytest.skip("pyserini is not installed: pip install 'rerankdistill[lucene]'")
+    if request.param == "cagra" and not hasattr(importlib.import_module("faiss"), "GpuIndexCagra"):
+        pytest.skip("this faiss has no cuVS")
     return request.param, open_kind("index", request.param)
 
 

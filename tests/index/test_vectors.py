@@ -105,6 +105,15 @@ def test_devices_are_checked_and_a_missing_gpu_names_the_remedy():
             gpu_number("cuda")
 
 
+def test_a_graph_of_the_gpu_says_what_is_missing_without_one(build, world):
+    import faiss
+
+    if hasattr(faiss, "GpuIndexCagra"):
+        pytest.skip("this faiss has cuVS")
+    with pytest.raises(MissingDependency, match=r"(?s)faiss with cuVS.*faiss-gpu-cuvs.*kind = 'hnsw'"):
+        build("cagra", world.doc_ids, world.vectors)
+
+
 @pytest.mark.gpu
 def test_flat_gives_the_same_answer_on_a_gpu(tmp_path, world):
     import faiss

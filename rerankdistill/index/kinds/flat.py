@@ -5,7 +5,7 @@ Its answer is exact, ties at the cut included. Memory: four bytes a dimension an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,19 @@ class Kind:
         vectors.add_all(index, content)
         vectors.write_index(index, folder)
         save_ids(folder, doc_ids)
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: FloatArray,
+        device: str = "auto",
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        vectors.renew(folder, source, gone, doc_ids, content, device)
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:

@@ -7,14 +7,18 @@ ordered by (-score, doc_id). faiss has this graph on the CPU alone; ``device`` i
 The graph depends on the order in which threads add to it: two builds with ``threads = 0`` may differ by a few
 neighbours; ``threads = 1`` gives the same graph every time. Vectors of very different lengths suit this graph badly:
 give it a normalised student, or choose ``flat``.
+
+A document that is deleted or replaced stays in the graph as a step on the way, and is left out of what is found. Once
+half of the graph is such steps, an update builds it again from the vectors that are left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from rerankdistill import devices
@@ -41,6 +45,8 @@ class HnswOptions(Card):
 
 
 Options = HnswOptions
+WORTH = 0.5
+"""The share of a graph that must be living documents for it to be kept."""
 
 
 class Kind:
@@ -53,6 +59,7 @@ class Kind:
         self.ids, self._index = ids, index
         self._flat = vectors.load_faiss().downcast_index(index.storage)
         self._vectors = vectors.stored(self._flat)
+        self._living = vectors.living(ids)
 
     @classmethod
     def build(
@@ -62,18 +69,30 @@ class Kind:
         vectors.gpu_number(device)
         check_ids(doc_ids)
         vectors.check_vectors(content, doc_ids)
-        faiss = vectors.load_faiss()
-        index = faiss.IndexHNSWFlat(int(content.shape[1]), options.m, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = options.ef_construction
-        index.hnsw.efSearch = options.ef_search
-        before = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(options.threads or devices.cores())
-        try:
-            vectors.add_all(index, content)
-        finally:
-            faiss.omp_set_num_threads(before)
-        vectors.write_index(index, folder)
-        save_ids(folder, doc_ids)
+        _write(folder, _graph(int(content.shape[1]), options), doc_ids, content, options.threads)
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: FloatArray,
+        device: str = "auto",
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        found = cls.open(source, device)
+        index, names = found._index, found.ids.names
+        vectors.check_fit(content, doc_ids, index.d)
+        stay = found.ids.others(gone)
+        if len(stay) < WORTH * len(names):
+            again = _graph(index.d, _options(index))
+            _add(again, vectors.Part(found._vectors, stay), 0)
+            _write(folder, again, [*(names[row] for row in stay), *doc_ids], content, 0)
+            return
+        dead = np.setdiff1d(np.arange(len(names)), stay)
+        _write(folder, index, [*names, *doc_ids], content, 0, dead)
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:
@@ -87,6 +106,42 @@ class Kind:
         return vectors.search(self._propose, self._vectors, self.ids, matrix, depth, widen=False)
 
     def _propose(self, queries: FloatArray, fetch: int) -> tuple[FloatArray, IntArray]:
-        effort = vectors.load_faiss().SearchParametersHNSW(efSearch=max(self._index.hnsw.efSearch, fetch))
+        effort = vectors.load_faiss().SearchParametersHNSW(
+            efSearch=max(self._index.hnsw.efSearch, fetch), sel=self._living
+        )
         found: tuple[FloatArray, IntArray] = self._index.search(queries, fetch, params=effort)
         return found
+
+
+def _graph(dimension: int, options: HnswOptions) -> Any:
+    """An empty index."""
+    faiss = vectors.load_faiss()
+    index = faiss.IndexHNSWFlat(dimension, options.m, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = options.ef_construction
+    index.hnsw.efSearch = options.ef_search
+    return index
+
+
+def _options(index: Any) -> HnswOptions:
+    """What an index was built with."""
+    graph = index.hnsw
+    return HnswOptions(m=graph.nb_neighbors(1), ef_construction=graph.efConstruction, ef_search=graph.efSearch)
+
+
+def _add(index: Any, content: Any, threads: int) -> None:
+    faiss = vectors.load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads or devices.cores())
+    try:
+        vectors.add_all(index, content)
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _write(
+    folder: Path, index: Any, doc_ids: Sequence[str], content: Any, threads: int, dead: IntArray | None = None
+) -> None:
+    """Add the last documents and write the index with the ids of all."""
+    _add(index, content, threads)
+    vectors.write_index(index, folder)
+    save_ids(folder, doc_ids, dead)

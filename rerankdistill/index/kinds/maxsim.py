@@ -8,7 +8,8 @@ token; what is searched is what is kept. On the CPU; ``device`` is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from rerankdistill.types import FloatArray, IntArray
 SCALES = "scales.npy"
 CELLS = 2**25
 """Scores of queries and documents that are held at a time."""
+DOCS = 4096
+"""Documents that are copied at a time."""
 NEAR = 1e-4
 """Relative error of a score in float32: documents this near to the cut may belong to either side of it."""
 
@@ -59,22 +62,29 @@ class Kind:
         check_ids(doc_ids)
         if len(content) != len(doc_ids):
             raise DataError(f"token vectors of {len(content)} texts for {len(doc_ids)} documents")
-        shape, kept = content.vectors.shape, np.dtype(options.dtype)
-        scales = np.empty(shape[0], np.float16)
-        out = np.lib.format.open_memmap(folder / representations.TOKENS, mode="w+", dtype=kept, shape=shape)
-        for start in range(0, shape[0], representations.BLOCK):
-            part = slice(start, start + representations.BLOCK)
-            block = np.asarray(content.vectors[part], np.float32)
-            representations.check_finite(block, "the documents' token vectors")
-            if options.dtype == "int8":
-                scales[part] = np.maximum(np.abs(block).max(axis=1, initial=0) / 127, 1e-7)
-                block = np.clip(np.rint(block / scales[part, None].astype(np.float32)), -127, 127)
-            out[part] = block
-        out.flush()
-        np.save(folder / representations.OFFSETS, content.offsets)
-        if options.dtype == "int8":
-            np.save(folder / SCALES, scales)
+        _write(folder, [content], content.lengths, options)
         save_ids(folder, doc_ids)
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: TokenVectors,
+        device: str = "auto",
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`. What stays is copied as it is kept."""
+        found = cls.open(source, device)
+        if len(doc_ids):
+            found._check(content)
+        stay, dtype = found.ids.others(gone), "float16" if found._scales is None else "int8"
+        lengths = np.concatenate([found._tokens.lengths[stay], content.lengths if len(doc_ids) else []])
+        kept = (found._read(stay[at : at + DOCS]) for at in range(0, len(stay), DOCS))
+        parts = chain(kept, [content] if len(doc_ids) else [])
+        _write(folder, parts, lengths.astype(np.int64), MaxsimOptions.model_validate({"dtype": dtype}))
+        save_ids(folder, [*(found.ids.names[row] for row in stay), *doc_ids])
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003
@@ -134,5 +144,28 @@ class Kind:
         width = self._tokens.shape[1]
         if not isinstance(queries, TokenVectors) or queries.shape[1] != width:
             fix = "search with the student that filled the index"
-            raise DataError(f"queries that are no token vectors of {width} dimensions", fix=fix)
-        representations.check_finite(queries.vectors, "the queries' token vectors")
+            raise DataError(f"no token vectors of {width} dimensions", fix=fix)
+        representations.check_finite(queries.vectors, "token vectors")
+
+
+def _write(folder: Path, parts: Iterable[TokenVectors], lengths: IntArray, options: MaxsimOptions) -> None:
+    """Write parts one after the other; ``lengths``: of all their documents."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    scales = np.empty(offsets[-1], np.float16)
+    out, at = None, 0
+    for part in parts:
+        if out is None:
+            shape, dtype = (int(offsets[-1]), part.shape[1]), np.dtype(options.dtype)
+            out = np.lib.format.open_memmap(folder / representations.TOKENS, mode="w+", dtype=dtype, shape=shape)
+        for start in range(0, len(part.vectors), representations.BLOCK):
+            block = np.asarray(part.vectors[start : start + representations.BLOCK], np.float32)
+            representations.check_finite(block, "the documents' token vectors")
+            here = slice(at, at + len(block))
+            if options.dtype == "int8":
+                scales[here] = np.maximum(np.abs(block).max(axis=1, initial=0) / 127, 1e-7)
+                block = np.clip(np.rint(block / scales[here, None].astype(np.float32)), -127, 127)
+            out[here] = block
+            at += len(block)
+    np.save(folder / representations.OFFSETS, offsets)
+    if options.dtype == "int8":
+        np.save(folder / SCALES, scales)

@@ -7,7 +7,7 @@ never returned. Memory: eight bytes a posting. On the CPU; ``device`` is ignored
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from rerankdistill.cards import Card
 from rerankdistill.errors import DataError
 from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
+
+OPTIONS = "options.json"
 
 
 class SparseOptions(Card):
@@ -52,10 +54,35 @@ class Kind:
         if representations.count(content) != len(doc_ids):
             raise DataError(f"{representations.count(content)} sparse rows for {len(doc_ids)} documents")
         representations.check_finite(content.data, "the documents' sparse vectors")
-        kept = representations.top_terms(content, options.doc_terms)
-        postings = kept.T.tocsr()
+        cls._write(folder, doc_ids, representations.top_terms(content, options.doc_terms).T.tocsr(), options)
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: Any,
+        device: str = "auto",
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        from scipy.sparse import hstack
+
+        found = cls.open(source, device)
+        stay = found.ids.others(gone)
+        options = _options(source)
+        postings = found._postings[:, stay]
+        if len(doc_ids):
+            found._check(content)
+            postings = hstack([postings, representations.top_terms(content, options.doc_terms).T]).tocsr()
+        cls._write(folder, [*(found.ids.names[row] for row in stay), *doc_ids], postings, options)
+
+    @staticmethod
+    def _write(folder: Path, doc_ids: Sequence[str], postings: Any, options: SparseOptions) -> None:
         postings.sort_indices()
         representations.save(folder, postings)
+        (folder / OPTIONS).write_text(options.model_dump_json(), "utf-8")
         save_ids(folder, doc_ids)
 
     @classmethod
@@ -104,5 +131,11 @@ class Kind:
         width = self._postings.shape[0]
         if not hasattr(queries, "indptr") or queries.shape[1] != width:
             fix = "search with the student that filled the index"
-            raise DataError(f"queries that are no sparse rows over the index's {width} terms", fix=fix)
-        representations.check_finite(queries.data, "the queries' sparse vectors")
+            raise DataError(f"no sparse rows over the index's {width} terms", fix=fix)
+        representations.check_finite(queries.data, "sparse vectors")
+
+
+def _options(folder: Path) -> SparseOptions:
+    """How an index was built; one of before this was written keeps all terms."""
+    path = folder / OPTIONS
+    return SparseOptions.model_validate_json(path.read_text("utf-8")) if path.is_file() else SparseOptions()

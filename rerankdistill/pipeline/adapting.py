@@ -55,7 +55,7 @@ def written_step(ws: Workspace, card: AdaptCard, documents: Step) -> Step:
     about = card.model_dump(mode="json", include={"queries", "writer", "temperature", "keep_out"})
     about |= {"styles": [[weight, styles[name].model_dump()] for name, weight in card.styles.items()]}
     about |= {"copied": card.sift.copied}
-    manifest = artifacts.plan("written", 1, about, inputs, card.seed)
+    manifest = artifacts.plan("written", 2, about, inputs, card.seed)
     step = Step("queries written", ws.root / "written", manifest, (documents,))
 
     def run(folder: Path) -> None:
@@ -85,7 +85,8 @@ def _clean(ws: Workspace, queries: Sequence[Generated], test: Sequence[Query]) -
     """Which queries repeat none of the test's."""
     ours = _as_queries(queries)
     model = mining_model(ws)
-    vectors = [model.encode(ws, [query.text for query in part], "query", lambda _: None) for part in (ours, test)]
+    every = model.encode_queries(ws, [query.text for query in (*ours, *test)])
+    vectors = every[: len(ours)], every[len(ours) :]
     leaked = {leak.query_id for leak in find_leaks(ours, test, *vectors)}
     return [query.query_id not in leaked for query in ours]
 

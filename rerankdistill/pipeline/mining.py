@@ -119,11 +119,12 @@ def run_step(
         encode: Callable[[Sequence[str]], Any] = list
         if dense and model is not None:
             encode = lambda texts: model.encode(ws, texts, "query", lambda _: None)  # noqa: E731
+        texts = [query.text for query in queries]
+        content = model.encode_queries(ws, texts) if dense and model is not None else texts
         with ws.notes.bar(f"searching {shelf.place(called)}", len(queries)) as advance:
-            found = search(called, engine, queries, encode([query.text for query in queries]), depth, advance)
+            found = search(called, engine, queries, content, depth, advance)
         save_run(folder, found)
-        timed = [query.text for query in queries[:TIMED]]
-        spent = latency(lambda text: engine.search(encode([text]), depth), timed, warmup=3, repeats=1)
+        spent = latency(lambda text: engine.search(encode([text]), depth), texts[:TIMED], warmup=3, repeats=1)
         step.manifest.counts = {"queries": len(queries), "hits": len(found), "latency_ms": round(spent.p50, 3)}
 
     step.run = run

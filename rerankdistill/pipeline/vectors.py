@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rerankdistill import artifacts
 from rerankdistill.contracts import Role, Source
 from rerankdistill.encoding import TextEncoder
+from rerankdistill.pipeline.kept import MARK, encode_queries, known_docs, text_mark
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.rerank import ScoreGroups, by_similarity, by_vectors
@@ -68,6 +69,13 @@ class Model:
     def encode(self, ws: Workspace, texts: Sequence[str], role: Role, advance: Callable[[int], None]) -> FloatArray:
         vectors = self.open(ws).encode(texts, role, advance)
         return self.narrow(vectors, role) if self.narrow else vectors
+
+    def encode_queries(self, ws: Workspace, texts: Sequence[str]) -> FloatArray:
+        """``[n, d]`` of queries; those that a model which is not trained here has met before are not encoded again."""
+        if self.needs or self.narrow:
+            return self.encode(ws, texts, "query", lambda _: None)
+        place = ws.root / "query-vectors" / f"{self.mark}-{self.query_tokens}.npz"
+        return encode_queries(place, texts, lambda new: self.encode(ws, new, "query", lambda _: None))
 
     def vector_bytes(self, dimension: int) -> int:
         """What a document's vector takes, of a model with so many dimensions."""
@@ -192,10 +200,23 @@ class Joined:
         return np.asarray(np.concatenate(sides, axis=1) / len(sides) ** 0.5, np.float32)
 
 
+Encoding = Callable[[Sequence[str], Callable[[int], None]], Any]
+"""Makes vectors of texts, and tells how many it has done."""
+
+
 def shards(
-    ws: Workspace, model: Model, texts: Texts, partial: Path, suffix: str, write: Callable[[Path, Any], None]
+    ws: Workspace,
+    model: Model,
+    texts: Texts,
+    partial: Path,
+    suffix: str,
+    write: Callable[[Path, Any], None],
+    encode: Encoding | None = None,
 ) -> tuple[list[str], list[Path]]:
     """Encode texts shard by shard into ``partial``, where those that a killed run left are taken as they are.
+
+    Args:
+        encode: what encodes, in the model's place.
 
     Returns:
         The ids of the texts, and the shards in their order.
@@ -211,7 +232,8 @@ def shards(
                 advance(len(batch))
             else:
                 part = partial / f"{shard.stem}.part{suffix}"
-                write(part, model.encode(ws, [text for _, text in batch], texts.role, advance))
+                told = [text for _, text in batch]
+                write(part, encode(told, advance) if encode else model.encode(ws, told, texts.role, advance))
                 part.replace(shard)
             found.append(shard)
             ids.extend(name for name, _ in batch)
@@ -219,7 +241,21 @@ def shards(
 
 
 def _encode(ws: Workspace, model: Model, texts: Texts, folder: Path, partial: Path, step: Step) -> None:
-    ids, parts = shards(ws, model, texts, partial, ".npy", np.save)
+    known = known_docs(step)
+    marks: list[int] = []
+
+    def read() -> Iterator[tuple[str, str]]:
+        for name, text in texts.read():
+            marks.append(text_mark(text))
+            yield name, text
+
+    def encode(batch: Sequence[str], advance: Callable[[int], None]) -> FloatArray:
+        before = known.encoded
+        vectors = known.complete(batch, lambda new: model.encode(ws, new, texts.role, advance))
+        advance(len(batch) - (known.encoded - before))
+        return vectors
+
+    ids, parts = shards(ws, model, replace(texts, read=read), partial, ".npy", np.save, encode)
     first = np.load(parts[0], mmap_mode="r")
     shape = (len(ids), first.shape[1])
     out = np.lib.format.open_memmap(folder / "vectors.npy", mode="w+", dtype=np.float32, shape=shape)
@@ -228,5 +264,5 @@ def _encode(ws: Workspace, model: Model, texts: Texts, folder: Path, partial: Pa
         out[number * SHARD : number * SHARD + len(rows)] = rows
     out.flush()
     del out
-    pq.write_table(pa.table({"id": ids}), folder / "ids.parquet")
-    step.manifest.counts = {"texts": len(ids), "dimension": shape[1]}
+    pq.write_table(pa.table({"id": ids, MARK: pa.array(marks, pa.uint64())}), folder / "ids.parquet")
+    step.manifest.counts = {"texts": len(ids), "encoded": known.encoded, "dimension": shape[1]}

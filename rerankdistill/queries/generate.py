@@ -6,6 +6,7 @@ so that a document that is added or changed costs its own queries alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,23 +125,21 @@ def generate(
 
 def requests_for(docs: Sequence[Doc], styles: Sequence[tuple[StyleCard, int]]) -> Iterator[Request]:
     """What to ask: for each style so many queries, spread evenly over the documents; a second query of the same style
-    about a document only once every document has had its first."""
+    about a document only once every document has had its first.
+
+    Every document has a place on a circle, by its id alone, and every style an arc of it that begins where the one
+    before ends. So all documents get about equally many queries, and one that comes or goes changes what is asked
+    about hardly any other.
+    """
+    start = 0.0
     for style, count in styles:
+        order = sorted(docs, key=lambda doc: ((_place(doc.doc_id) - start) % 1.0, doc.doc_id))
         for at in range(count):
             number, place = divmod(at, len(docs))
-            yield Request(docs[place * _stride(len(docs)) % len(docs)], style, number)
+            yield Request(order[place], style, number)
+        start = (start + count / len(docs)) % 1.0
 
 
-def _stride(count: int) -> int:
-    """A step that visits every one of ``count`` places, far apart: a few queries of a sorted collection then come from
-    all over it."""
-    wanted = max(1, round(count * 0.618))
-    while _common(wanted, count) > 1:
-        wanted += 1
-    return wanted
-
-
-def _common(one: int, other: int) -> int:
-    while other:
-        one, other = other, one % other
-    return one
+def _place(doc_id: str) -> float:
+    digest = hashlib.sha256(doc_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

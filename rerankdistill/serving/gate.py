@@ -45,19 +45,17 @@ class Gate:
             return
         headers = dict(scope["headers"])
         record = Record(scope, headers)
-        body = Body(receive, self._settings)
+        body = Body(receive, headers, self._settings)
         problem = self._refused(scope, headers)
         if problem is None:
             scope.setdefault("state", {})["record"] = record
             self._held += 1
             try:
-                await self._app(scope, body.receive, record.sending(send))
-            except (TooLarge, TooSlow) as error:
-                problem = error.problem
+                await self._app(scope, body.receive, record.sending(send, body))
             finally:
                 self._held -= 1
-        if problem is not None and not record.status:
-            await render(scope["path"], problem)(scope, receive, record.sending(send, close=True))
+        else:
+            await render(scope["path"], problem)(scope, receive, record.sending(send, body))
         self._measures.request(scope, record.status, record.seconds)
         if scope["path"] not in OPEN:
             LOG.info("request", extra={"about": record.about()})
@@ -85,16 +83,6 @@ class Gate:
         return not host or (found is not None and found[1].strip("[]").lower() in LOOPBACK)
 
 
-class TooLarge(Exception):
-    def __init__(self, settings: Settings) -> None:
-        self.problem = too_large(settings)
-
-
-class TooSlow(Exception):
-    def __init__(self, settings: Settings) -> None:
-        self.problem = Problem(408, f"the body was not there within {settings.body_seconds:g} s")
-
-
 def too_large(settings: Settings) -> Problem:
     return Problem(413, f"the body is too large: this server takes {settings.max_body} bytes")
 
@@ -102,16 +90,22 @@ def too_large(settings: Settings) -> Problem:
 class Body:
     """A request's body on its way in, bounded in size and time; then the wait for the client's leaving."""
 
-    def __init__(self, receive: Receive, settings: Settings) -> None:
+    def __init__(self, receive: Receive, headers: dict[bytes, bytes], settings: Settings) -> None:
         self._receive, self._settings = receive, settings
         self._size, self._whole = 0, False
+        self._empty = headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
         self._end = time.monotonic() + settings.body_seconds
+
+    @property
+    def unread(self) -> bool:
+        """Whether more of it may come."""
+        return not self._whole and not self._empty
 
     async def receive(self) -> Message:
         """The next message.
 
         Raises:
-            TooLarge, TooSlow: what has come so far is too much, or took too long.
+            Problem: what has come so far is too much, or took too long.
         """
         if self._whole:
             return await self._receive()
@@ -119,10 +113,11 @@ class Body:
             async with asyncio.timeout(self._end - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
-            raise TooSlow(self._settings) from None
+            what = f"the body was not there within {self._settings.body_seconds:g} s"
+            raise Problem(408, what) from None
         self._size += len(message.get("body", b""))
         if self._size > self._settings.max_body:
-            raise TooLarge(self._settings)
+            raise too_large(self._settings)
         self._whole = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
@@ -140,13 +135,13 @@ class Record:
     def seconds(self) -> float:
         return time.perf_counter() - self._began
 
-    def sending(self, send: Send, close: bool = False) -> Send:
-        """``send``, with the request's name added to the answer; ``close`` ends the connection after it."""
+    def sending(self, send: Send, body: Body) -> Send:
+        """``send``, with the request's name added to the answer. One before the body was read ends the connection."""
 
         async def wrapped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
-                added = [(b"x-request-id", self.name), *([(b"connection", b"close")] if close else [])]
+                added = [(b"x-request-id", self.name), *([(b"connection", b"close")] if body.unread else [])]
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from rerankdistill import artifacts, devices
 from rerankdistill.contracts import Role
-from rerankdistill.encoding import load_bi_encoder, model_fingerprint, towers
+from rerankdistill.encoding import load_bi_encoder, model_fingerprint, tokenise, towers
 from rerankdistill.errors import DataError, MissingArtifact, UsageError
 from rerankdistill.kinds import open_kind
+from rerankdistill.serving.batcher import Network
 from rerankdistill.serving.model import Embedder, Models, Reranker
 from rerankdistill.serving.settings import Settings
-from rerankdistill.serving.torch_network import TorchScores, TorchVectors
+from rerankdistill.serving.torch_network import PROBES, scores_of, vectors_of
 
 NOT_TO_SERVE = ("control", "shuffled", "before")
 """What stands in the names of students that are there to be compared with."""
@@ -109,20 +110,24 @@ def _json(path: Path) -> dict[str, Any]:
 
 def open_embedder(place: Place, device: devices.Device) -> Embedder:
     """A bi-encoder with torch."""
-    model = load_bi_encoder(str(place.folder)).eval()
+    model = owned(load_bi_encoder(str(place.folder)).eval())
     roles: dict[Role, Any] = towers(model)
     wanted = {"query": place.options.get("query_tokens"), "doc": place.options.get("doc_tokens")}
     limits = {role: int(tower.max_seq_length or 512) for role, tower in roles.items()}
     unit = model.similarity_fn_name == "cosine"
-    one = roles["query"] is roles["doc"]
-    shared = TorchVectors(roles["doc"], device, unit)
+    most = {role: min(limits[role], wanted[role] or limits[role]) for role in roles}
+
+    def network(role: Role) -> Network:
+        return vectors_of(roles[role], device, unit, tokenise(roles[role].tokenizer, PROBES, most[role]))
+
+    shared = network("doc")
     return Embedder(
         place.name,
         model_fingerprint(str(place.folder)),
         int(roles["doc"].get_embedding_dimension()),
-        {role: min(limits[role], wanted[role] or limits[role]) for role in roles},
+        most,
         {role: tower.tokenizer for role, tower in roles.items()},
-        {"doc": shared, "query": shared if one else TorchVectors(roles["query"], device, unit)},
+        {"doc": shared, "query": shared if roles["query"] is roles["doc"] else network("query")},
         {"query": model.prompts.get("query") or "", "doc": model.prompts.get("document") or ""},
         unit,
         f"torch {device.dtype} on {device.name}",
@@ -133,13 +138,22 @@ def open_reranker(place: Place, device: devices.Device) -> Reranker:
     """A cross-encoder with torch."""
     kind = open_kind("students", "cross_encoder")
     options = kind.Options(init=str(place.folder), max_tokens=place.options.get("max_tokens") or 512)
-    network = kind.open(place.folder, options, device.name).network.eval()
+    network = owned(kind.open(place.folder, options, device.name).network.eval())
     limit = int(network.max_seq_length or network.tokenizer.model_max_length)
+    most = min(options.max_tokens, limit)
+    probes = tokenise(network.tokenizer, [PROBES[1]] * len(PROBES), most, PROBES)
     return Reranker(
         place.name,
         model_fingerprint(str(place.folder)),
-        min(options.max_tokens, limit),
+        most,
         network.tokenizer,
-        TorchScores(network.model, device),
+        scores_of(network.model, device, probes),
         f"torch {device.dtype} on {device.name}",
     )
+
+
+def owned(model: Any) -> Any:
+    """The model with its weights in memory of its own: a file that is written over must not change them."""
+    for weight in [*model.parameters(), *model.buffers()]:
+        weight.data = weight.data.clone()
+    return model

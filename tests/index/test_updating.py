@@ -18,7 +18,7 @@ from rerankdistill.representations import joined
 
 FIXED = {"bm25"}
 """Kinds whose every score depends on the whole collection."""
-EXACT = {"flat", "sharded", "sparse", "maxsim", "int8", "binary", "matryoshka"}
+EXACT = {"flat", "milvus", "sharded", "sparse", "maxsim", "int8", "binary", "matryoshka"}
 
 
 ROUGH = {"pq", "ivfpq", "sparse"}

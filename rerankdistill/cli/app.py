@@ -106,6 +106,7 @@ def register() -> None:
     from rerankdistill.cli import shelves, steps, walks
     from rerankdistill.cli.adapt import adapt
     from rerankdistill.cli.doctor import doctor
+    from rerankdistill.cli.export import export
     from rerankdistill.cli.serve import serve
     from rerankdistill.cli.sweep import sweep
 
@@ -115,6 +116,7 @@ def register() -> None:
     app.command("adapt")(adapt)
     for verb in (steps.index, steps.search, steps.candidates, steps.score, steps.examples, steps.rerank, steps.report):
         app.command(verb.__name__)(verb)
+    app.command("export")(export)
     app.command("serve")(serve)
     for name, shelf in shelves.SHELVES.items():
         app.add_typer(shelf, name=name)

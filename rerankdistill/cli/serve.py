@@ -10,6 +10,7 @@ import typer
 
 Work = Annotated[Path, typer.Argument(help="The --out of train or adapt, or a student's folder.")]
 Student = Annotated[str, typer.Option(help="Which student, where there are several.")]
+Collection = Annotated[str, typer.Option(help="What is searched; default: what the folder says.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; others than the loopback need API keys.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes, each with its own copy of the model.")]
@@ -27,6 +28,7 @@ NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "orjson")
 def serve(
     work: Work,
     student: Student = "",
+    collection: Collection = "",
     host: Host = "127.0.0.1",
     port: Port = 8080,
     workers: Workers = 1,
@@ -41,6 +43,7 @@ def serve(
     """Serve a student over HTTP.
 
     OpenAI's embeddings, Cohere's and Jina's re-ranking, and Hugging Face's text-embeddings-inference; /docs has all.
+    A pipeline's folder with indexes is searched as well: /page, and /search.
     """
     from rerankdistill.cards import parse
     from rerankdistill.errors import MissingDependency, UsageError
@@ -54,7 +57,14 @@ def serve(
     from rerankdistill.serving.settings import Settings
 
     table = dict(map(_limit, set_ or ()))
-    table |= {"place": str(work), "student": student, "host": host, "port": port, "workers": workers}
+    table |= {
+        "place": str(work),
+        "student": student,
+        "collection": collection,
+        "host": host,
+        "port": port,
+        "workers": workers,
+    }
     table |= {"threads": threads, "device": device, "dtype": dtype, "cors": tuple(cors or ())}
     settings = parse(Settings, table | ({"key_file": str(key_file)} if key_file else {}), "serve")
     if not settings.on_loopback and not no_keys and not settings.keys():

@@ -58,6 +58,11 @@ class FolderCollection:
             self._qrels = _qrels_files(folder)
         self._judged: dict[str, list[Judgement]] = {}
 
+    @property
+    def corpus(self) -> Path | None:
+        """The file of the documents; None where the candidates bring their own."""
+        return self._corpus
+
     @cached_property
     def fingerprint(self) -> str:
         parts = [

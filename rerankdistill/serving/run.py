@@ -14,6 +14,7 @@ from rerankdistill.serving import journal
 from rerankdistill.serving.app import create_app
 from rerankdistill.serving.engine import Engine
 from rerankdistill.serving.measures import SHARED
+from rerankdistill.serving.searchable import search_routes
 from rerankdistill.serving.settings import Settings
 
 TOLD = "RERANKDISTILL_SERVE"
@@ -31,8 +32,9 @@ class Server(uvicorn.Server):
 
 
 def assemble(settings: Settings) -> FastAPI:
-    """The whole application of a worker: engine and routes."""
-    return create_app(Engine.load(settings), settings)
+    """The whole application of a worker: engine and routes, those of search where the folder has indexes."""
+    engine = Engine.load(settings)
+    return create_app(engine, settings, *search_routes(engine, settings))
 
 
 def worker() -> FastAPI:

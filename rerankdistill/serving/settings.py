@@ -33,6 +33,8 @@ class Settings(BaseModel):
     """The folder of a student, or the folder that a pipeline wrote."""
     student: str = ""
     """Which of a pipeline's students; empty: the one there is to serve."""
+    collection: str = ""
+    """What is searched; empty: what the pipeline's folder says."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     workers: Count = 1

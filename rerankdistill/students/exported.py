@@ -1,0 +1,146 @@
+"""An exported student at work: texts become tokens as before, and another library multiplies.
+
+A form lies in ``<student>/<form>/`` with its manifest, which says what it lost and how fast it was; one that was made
+from other weights than the student has now is not used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerankdistill import artifacts, devices
+from rerankdistill.artifacts import Manifest, fingerprint
+from rerankdistill.contracts import Role
+from rerankdistill.encoding import Progress, TextEncoder, map_batches, model_fingerprint, tokenise
+from rerankdistill.errors import ArtifactError, DamagedArtifact, MissingDependency
+from rerankdistill.students.export import FORMS, INSTALL, Form, graph_file
+from rerankdistill.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KIND, FORMAT = "export", 1
+BUDGET = 16384
+"""Padded tokens a batch."""
+CPU = devices.Device("cpu", "float32")
+
+
+class Session:
+    """A graph that is ready to compute: tensors by name to ``[b, …]``."""
+
+    def __init__(self, path: Path, form: Form, threads: int = 0) -> None:
+        """``threads``: 0 takes OMP_NUM_THREADS, or every core.
+
+        Raises:
+            MissingDependency: the library is not installed.
+            DamagedArtifact: the file cannot be read.
+        """
+        threads = threads or int(os.environ.get("OMP_NUM_THREADS") or devices.cores())
+        try:
+            self._run = _openvino(path, threads) if form == "openvino" else _onnxruntime(path, threads)
+        except ModuleNotFoundError as error:
+            fix = "pip install openvino" if form == "openvino" else INSTALL
+            raise MissingDependency(f"the form {form!r} needs {error.name!r}", where=str(path), fix=fix) from error
+        except Exception as error:  # neither library's errors have a base of their own
+            fix = "delete the folder and export again"
+            first = str(error).strip().splitlines()[0]
+            raise DamagedArtifact(f"the graph cannot be read: {first}", where=str(path), fix=fix) from error
+
+    def __call__(self, features: dict[str, Tensor]) -> Tensor:
+        import torch
+
+        return torch.from_numpy(self._run({name: tensor.numpy() for name, tensor in features.items()}))
+
+
+def _onnxruntime(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores have other work
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = {each.name for each in session.get_inputs()}
+    return lambda inputs: session.run(None, {name: inputs[name] for name in names})[0]
+
+
+def _openvino(path: Path, threads: int) -> Any:
+    import openvino
+
+    how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.compile_model(openvino.Core().read_model(str(path)), "CPU", how)
+    names = {each.get_any_name() for each in compiled.inputs}
+    return lambda inputs: compiled({name: inputs[name] for name in names})[0].copy()
+
+
+class ExportedEncoder(TextEncoder):
+    """A bi-encoder whose network is a :class:`Session`."""
+
+    def __init__(self, encoder: TextEncoder, session: Session, mark: str) -> None:
+        """``encoder``: the same student in torch, whose tokenizer, prompts and limits it takes."""
+        vars(self).update(vars(encoder))
+        self.session, self.device = session, CPU
+        self.fingerprint = fingerprint(encoder.fingerprint, mark)
+
+    def encode(self, texts: Sequence[str], role: Role, progress: Progress | None = None) -> FloatArray:
+        """``[len(texts), dimension]`` float32."""
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        rows = map_batches(self.tokens(texts, role), self.session, CPU, self.token_budget, progress)
+        return np.stack(rows).astype(np.float32)
+
+
+class ExportedScorer:
+    """A cross-encoder whose network is a :class:`Session`; a :class:`rerankdistill.contracts.PairScorer`."""
+
+    def __init__(self, tokenizer: Any, max_tokens: int, session: Session, mark: str) -> None:
+        self.tokenizer, self.max_tokens, self.session = tokenizer, max_tokens, session
+        self.fingerprint = fingerprint("exported", mark, max_tokens)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+        """``[len(pairs)]`` logits."""
+        if not pairs:
+            return np.empty(0, np.float32)
+        queries, docs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        tokens = tokenise(self.tokenizer, queries, self.max_tokens, docs)
+        return np.asarray(map_batches(tokens, self.session, CPU, BUDGET), np.float32)
+
+
+def place(student: Path, form: Form) -> Path:
+    """Where a form lies: ``onnx/fp32``, ``onnx/int8``, ``onnx/fp16``, ``openvino`` in the student's folder."""
+    library, _, bits = form.partition("-")
+    return student / library / (bits or "fp32") if library == "onnx" else student / library
+
+
+def exports(student: Path) -> dict[Form, Manifest]:
+    """The forms that belong to a student's weights as they are now, the fastest first."""
+    found: dict[Form, Manifest] = {}
+    mark = ""
+    for form in FORMS:
+        try:
+            manifest = artifacts.read(place(student, form), KIND)
+        except ArtifactError:
+            continue
+        mark = mark or model_fingerprint(str(student))
+        if manifest.inputs.get("student") == mark and (place(student, form) / graph_file(form)).is_file():
+            found[form] = manifest
+    return dict(sorted(found.items(), key=lambda each: -float(each[1].counts.get("texts_per_second", 0))))
+
+
+def fastest(student: Path) -> Form | None:
+    """The form that was faster than torch on the machine that measured it, and than the others; None: torch is."""
+    for form, manifest in exports(student).items():
+        faster = manifest.counts.get("texts_per_second", 0) > manifest.counts.get("torch_texts_per_second", 0)
+        return form if faster else None
+    return None
+
+
+def open_session(student: Path, form: Form, threads: int = 0) -> Session:
+    """A form of a student, ready to compute. Raises as :class:`Session`, and MissingArtifact: it was not exported."""
+    folder = place(student, form)
+    artifacts.read(folder, KIND)
+    return Session(folder / graph_file(form), form, threads)

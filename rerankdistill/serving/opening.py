@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,6 @@ def load_models(settings: Settings) -> Models:
 
 def find(place: Path, student: str = "") -> tuple[Place | None, Place | None]:
     """The bi-encoder and the cross-encoder to serve: a student's own folder, or those of a pipeline's folder."""
-    artifacts.sweep(place)  # puts back what a killed writer had moved aside
     found = [look(place)] if is_model(place) else [look(each) for each in candidates(place, student)]
     embedders, rerankers = ([each for each in found if each.kind == kind] for kind in ("bi_encoder", "cross_encoder"))
     if not embedders and not rerankers:
@@ -64,6 +64,16 @@ def find(place: Path, student: str = "") -> tuple[Place | None, Place | None]:
             names = ", ".join(one.name for one in each)
             raise UsageError(f"there are several: {names}", where=str(place), fix="choose with --student NAME")
     return next(iter(embedders), None), next(iter(rerankers), None)
+
+
+def put_back(place: Path) -> None:
+    """Before a server starts: put back what a killed writer had moved aside, where nothing came in its place. While it
+    runs it touches no file: what seems to be left over may be that of a writer in another container."""
+    moved = place.glob("students/.*.old")
+    for folder in (place, *{path.with_name(path.name[1:].rsplit(".", 2)[0]) for path in moved}):
+        if not folder.exists():
+            with suppress(OSError):  # a disk that may not be written to
+                artifacts.sweep(folder)
 
 
 def candidates(place: Path, student: str) -> list[Path]:

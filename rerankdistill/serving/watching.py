@@ -49,10 +49,7 @@ class Watcher:
         """Look every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.poll)
-            try:
-                await self.look()
-            except Exception:  # whatever a broken folder does to a library, the next look may find a whole one
-                LOG.exception("looking for a new student failed")
+            await self.look()
 
     async def look(self, now: bool = False) -> bool:
         """Take a new student, if there is one that has lain still since the last look, or ``now``; whether it did."""
@@ -67,11 +64,12 @@ class Watcher:
     async def _take(self) -> bool:
         try:
             models = await asyncio.to_thread(self._load, self._settings)
-            if models.fingerprint == self._engine.models.fingerprint:
+            if models.mark == self._engine.models.mark:
+                self.refused = ""
                 return False
             await asyncio.to_thread(attempt, models)
-        except (RerankDistillError, OSError, ValueError, RuntimeError) as error:
-            self.refused = str(getattr(error, "what", error)).splitlines()[0][:200]
+        except Exception as error:  # a damaged folder makes its libraries raise whatever they like
+            self.refused = (str(getattr(error, "what", error)) or type(error).__name__).splitlines()[0][:200]
             self._measures.swaps.labels("refused").inc()
             LOG.warning("student refused", extra={"about": {"why": self.refused}})
             return False

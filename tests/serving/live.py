@@ -22,15 +22,18 @@ from rerankdistill.serving.app import create_app
 from rerankdistill.serving.batcher import Batcher
 from rerankdistill.serving.engine import Engine
 from rerankdistill.serving.model import Embedder, Models, Reranker
-from rerankdistill.serving.run import options
+from rerankdistill.serving.run import assemble, options
 from rerankdistill.serving.settings import Settings
+
+http = httpx.Client(timeout=60, trust_env=False)
+"""Shared: making one costs more than the requests of a test."""
 
 
 @contextmanager
 def serving(place: Path, engine: Engine | None = None, **limits: Any) -> Iterator[str]:
     """The address of a server in a thread of this process."""
     settings = Settings(place=place, port=0, threads=1, **limits)
-    app = create_app(engine or Engine.load(settings), settings)
+    app = create_app(engine, settings) if engine else assemble(settings)
     server = uvicorn.Server(uvicorn.Config(app, **{**options(settings), "log_config": None}))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -100,7 +103,7 @@ class Process:
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
+            return http.get(f"{self.url}/readyz").status_code == 200
         except httpx.TransportError:
             return False
 

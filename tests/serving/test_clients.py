@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from live import http
 
 TEXTS = ["rain and wind", "a cat", "stock market bond " * 9, "", "sun\nand “cloud” 日本"]
 QUERY, DOCS = "rain cloud", ["a cat and a dog", "wind", "rain rain cloud", "bond"]
@@ -78,13 +79,12 @@ def test_cohere_is_told_what_is_wrong_in_its_own_form(rerank_url):
 
 
 def test_jina_gets_documents_that_are_objects_and_their_texts_back(rerank_url):
-    import httpx
 
     body = {"query": QUERY, "documents": [{"text": doc, "more": 1} for doc in DOCS], "return_documents": True}
-    found = httpx.post(f"{rerank_url}/v1/rerank", json=body).json()
+    found = http.post(f"{rerank_url}/v1/rerank", json=body).json()
     assert {row["document"]["text"] for row in found["results"]} == set(DOCS)
     assert found["usage"]["total_tokens"] > 0
-    assert "detail" in httpx.post(f"{rerank_url}/v1/rerank", json={"query": QUERY}).json()
+    assert "detail" in http.post(f"{rerank_url}/v1/rerank", json={"query": QUERY}).json()
 
 
 def test_langchain_embeds_queries_and_documents(url, vectors):
@@ -154,18 +154,16 @@ def test_curl_asks_text_embeddings_inference(url, rerank_url, vectors, scores):
 
 
 def test_a_bi_encoder_reranks_by_similarity(url, tiny_bert):
-    import httpx
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(tiny_bert, device="cpu")
     wanted = model.similarity(model.encode([QUERY]), model.encode(DOCS))[0].numpy()
-    found = httpx.post(f"{url}/v2/rerank", json={"query": QUERY, "documents": DOCS}).json()["results"]
+    found = http.post(f"{url}/v2/rerank", json={"query": QUERY, "documents": DOCS}).json()["results"]
     near([row["relevance_score"] for row in found], np.sort(wanted)[::-1])
 
 
 def test_a_cross_encoder_says_that_it_makes_no_vectors(rerank_url):
-    import httpx
 
-    told = httpx.post(f"{rerank_url}/v1/embeddings", json={"input": "rain"})
+    told = http.post(f"{rerank_url}/v1/embeddings", json={"input": "rain"})
     assert told.status_code == 400
     assert "cross-encoder" in told.json()["error"]["message"]

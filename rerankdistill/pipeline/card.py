@@ -84,6 +84,10 @@ class StageCard(Card):
     pick: Literal["top", "random", "log_random", "top_and_random", "bottom", "single_relevant", "all_relevant"] = (
         "top_and_random"
     )
+    hide_positive: bool = False
+    """Losses that follow the teacher do not see what it says of a query's positive. A query that was written from a
+    document finds it by the words that both share: who learns from that learns to copy, and the other documents tell
+    what is worth knowing. Losses on labels see the positive as ever."""
     live: bool = True
     """Let the teacher score every document of the batch for every query, where it can."""
     remine: bool = False
@@ -176,7 +180,10 @@ class StudentCard(Card):
     """Also train arms that are taught nonsense, and must not do as well: ``scores`` shuffles the scores of each list;
     ``teacher`` does, and shuffles the vectors of matching stages among the texts as well."""
     rerank_depth: int = 100
-    """Documents of the first stage that a cross-encoder re-ranks."""
+    """Documents of the first stage that a re-ranker reads."""
+    fuse_weight: Literal["dev"] | Annotated[float, Field(ge=0)] = 1.0
+    """How much a re-ranker's z-scores count beside the first stage's in their fusion; ``dev``: as is best on the dev
+    queries, see :mod:`rerankdistill.pipeline.weighing`."""
     measure_before: bool = True
     refine: RefineCard | None = None
     """Also measure a second search with queries that a teacher refined at test time, which costs its time."""

@@ -42,6 +42,15 @@ class Engine:
     """The index of its own that it searches, where its documents are kept in codes."""
 
 
+@dataclass(frozen=True)
+class Weight:
+    """How much the second of two runs counts beside the first: what decides it, and how to read it."""
+
+    mark: str
+    read: Callable[[], float]
+    needs: tuple[Step, ...] = ()
+
+
 def untrained_step(ws: Workspace, name: str, card: StudentCard, documents: tuple[Step, ...] = ()) -> Step:
     """The step that saves a student as it is before training; ``documents``: vectors that it may begin with."""
     options = student_options(name, card)
@@ -127,16 +136,22 @@ def pair_rerank_step(
 def fusion_step(
     ws: Workspace, shelf: Shelf, asked: Asked, pair: tuple[Step, Step], depth: int, label: str,
     complete: Callable[[], Sequence[ScoreGroups | None]] | None = None, needs: tuple[Step, ...] = (),
+    weight: Weight | None = None,
 ) -> Step:  # fmt: skip
-    """The step that fuses two runs: z-scored sum over the union of their top ``depth``."""
-    inputs = {"first": pair[0].fingerprint, "second": pair[1].fingerprint}
+    """The step that fuses two runs: z-scored sum over the union of their top ``depth``.
+
+    Args:
+        weight: of the second run's scores; None: both count alike.
+    """
+    inputs = {"first": pair[0].fingerprint, "second": pair[1].fingerprint} | ({"weight": weight.mark} if weight else {})
     manifest = artifacts.plan("run", 1, {"fuse": depth, "complete": complete is not None}, inputs)
     place = _run_place(ws, shelf, asked, label)
-    step = Step(f"run {label} · {asked.name}", place, manifest, (*pair, *needs))
+    step = Step(f"run {label} · {asked.name}", place, manifest, (*pair, *needs, *(weight.needs if weight else ())))
 
     def run(folder: Path) -> None:
         fillers = complete() if complete else None
-        save_run(folder, zscore_sum([read_run(one) for one in pair], depth, complete=fillers, name=label))
+        weights = [1.0, weight.read()] if weight else None
+        save_run(folder, zscore_sum([read_run(one) for one in pair], depth, weights, fillers, label))
 
     step.run = run
     return step

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -269,7 +269,8 @@ class Lessons:
 
         live = self._live(shuffled, seed) if stage.live and layout == "batch" and self.faculty.live else None
         inside = layer_lessons(self.ws, stage, shuffled, seed)
-        return Lists(lists, cut, self._read, "batch" if layout == "batch" else "lists", live, inside)
+        shape: Literal["batch", "lists"] = "batch" if layout == "batch" else "lists"
+        return Lists(lists, cut, self._read, shape, live, inside, stage.hide_positive)
 
     def _live(self, shuffled: bool, seed: int) -> Callable[[Sequence[Example], Sequence[str]], FloatArray]:
         """The teacher's scores of every query of a batch against every document of it."""

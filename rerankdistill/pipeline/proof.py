@@ -50,6 +50,7 @@ from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty, scorer_model
 from rerankdistill.pipeline.variants import VARIANT, variant_engines
 from rerankdistill.pipeline.vectors import Model, vectors_step
+from rerankdistill.pipeline.weighing import weight_of
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.runs.rerank import ScoreGroups
 from rerankdistill.students.model_card import add_measured
@@ -159,7 +160,10 @@ class Proof:
             )
             stage = f"{self.first_name} top {card.rerank_depth}"
             own = Engine(label, kind, stage, run, (self.first, run), dict(extra))
-            fused = fusion_step(self.ws, self.shelf, self.asked, (self.first, run), card.rerank_depth, f"{file}+fused")
+            weight = weight_of(self.lessons[name], self.target, self.shelf, name, card, student)
+            fused = fusion_step(
+                self.ws, self.shelf, self.asked, (self.first, run), card.rerank_depth, f"{file}+fused", weight=weight
+            )
         else:
             model = model_of(file, student, card, self.lessons[name].docs_model)
             own = self._encoder(label, kind, model, file, card, extra)

@@ -14,7 +14,10 @@ from rerankdistill.queries.salient import Salient
 from rerankdistill.queries.styles import StyleCard
 from rerankdistill.types import Doc
 
-SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-Z0-9])")
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-Z0-9])|(?<=\s[.!?])\s+")
+"""Where a sentence ends; in texts without capitals, where a full stop stands alone."""
+STRETCH = 20
+"""Words of a stretch of text, where there is no sentence."""
 QUESTIONS = (
     "what is {0}", "how does {0} work", "how is {0} related to {1}", "what is the effect of {0} on {1}", "{0} and {1}",
     "why does {0} matter for {1}", "how to use {0} with {1}", "what is known about {0}",
@@ -61,9 +64,14 @@ def _question(doc: Doc, style: StyleCard, salient: Salient, chance: np.random.Ge
 
 
 def _fitting(doc: Doc, style: StyleCard) -> list[str]:
-    """A document's sentences of a length that the style allows."""
-    found = [" ".join(part.split()) for part in SENTENCE.split(doc.text)]
-    return [sentence for sentence in found if style.least <= len(sentence.split()) <= style.most]
+    """A document's sentences of a length that the style allows; stretches of it, where nothing says where they end."""
+    found = [part.split() for part in SENTENCE.split(doc.text)]
+    fitting = [words for words in found if style.least <= len(words) <= style.most]
+    if not fitting:
+        every, size = doc.text.split(), min(STRETCH, style.most)
+        parts = [every[at : at + size] for at in range(0, len(every), size)]
+        fitting = [words for words in parts if len(words) >= style.least]
+    return [" ".join(words) for words in fitting]
 
 
 def _chance(*key: object) -> np.random.Generator:

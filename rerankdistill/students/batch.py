@@ -107,6 +107,7 @@ def list_batch(
     layout: Literal["batch", "lists"],
     live: LiveScores | None = None,
     inside: LayerLessons | None = None,
+    hide_positive: bool = False,
 ) -> ListBatch:
     """Lay out examples for a student.
 
@@ -117,6 +118,7 @@ def list_batch(
         live: a teacher that can score every query against every document of the batch; without one only a query's own
             documents are scored.
         inside: a teacher whose layers are followed.
+        hide_positive: the teacher's score of a query's positive is as if it had given none.
     """
     import torch
 
@@ -143,6 +145,8 @@ def list_batch(
         teacher = np.where(own, teacher, live(examples, list(numbers)))
     for row in np.flatnonzero(positive >= 0).tolist():
         masked[row] |= false_negatives(teacher[row], own[row], int(positive[row]))
+        if hide_positive:
+            teacher[row, positive[row]] = np.nan
     valid = np.ones(shape, bool) if layout == "batch" else own
     cells = {"columns": columns, "teacher": np.nan_to_num(teacher), "scored": np.isfinite(teacher) & valid,
              "valid": valid, "own": own, "label": label, "masked": masked, "positive": positive}  # fmt: skip

@@ -50,6 +50,7 @@ class Lists:
     layout: Literal["batch", "lists"]
     live: LiveScores | None = None
     inside: LayerLessons | None = None
+    hide_positive: bool = False
 
     @property
     def count(self) -> int:
@@ -59,7 +60,7 @@ class Lists:
         return self.pick(self.examples[row], epoch)
 
     def collate(self, items: Sequence[Example]) -> ListBatch:
-        return list_batch(items, self.texts, self.layout, self.live, self.inside)
+        return list_batch(items, self.texts, self.layout, self.live, self.inside, self.hide_positive)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ from mini_pipeline import VOCABULARY
 from tiny_models import tiny_llama, tiny_t5
 
 from rerankdistill.errors import UsageError
+from rerankdistill.pipeline.card import StudentCard
 from rerankdistill.pipeline.verbs import rerank_run
+from rerankdistill.pipeline.weighing import choose_weight, weight_of
+from rerankdistill.runs.fuse import zscore_sum
 from rerankdistill.runs.store import open_run
-from rerankdistill.types import Run
+from rerankdistill.types import Hit, Judgement, Run
 
 TEMPLATE = "Query: {query} Document: {document} Relevant:"
 
@@ -53,6 +56,39 @@ def test_each_is_trained_in_two_stages_measured_and_re_ranks_by_its_folder_alone
         assert lists(again) == lists(runs[f"{kind}-seed1"])
     with pytest.raises(UsageError, match="no re-ranker of kind 't5'"):
         rerank_run(runs["bm25"], str(folder), "t5", str(collection), "test", 5)
+
+
+def test_what_a_re_ranker_counts_beside_its_first_stage_is_chosen_on_dev_alone(pairs, tmp_path):
+    del pairs["students"]["seq2seq"]
+    student = pairs["students"]["causal"] | {"stages": [pairs["students"]["causal"]["stages"][0]]}
+    pairs["students"]["causal"] = student | {"fuse_weight": "dev"}
+    _, (report,) = evaluate(pairs, tmp_path / "work")
+    told = json.loads((tmp_path / "work/weights/causal-seed1/weight.json").read_text())
+    assert told["tried"][str(told["weight"])] == max(told["tried"].values())
+    dev, test = (open_run(tmp_path / f"work/runs/{name}/bm25") for name in ("train-dev", "test"))
+    assert told["queries"] == len(dev.query_ids)
+    assert not set(dev.query_ids) & set(test.query_ids)
+    names = ("bm25", "causal-seed1", "causal-seed1+fused")
+    first, second, fused = (open_run(tmp_path / "work/runs/test" / name) for name in names)
+    assert lists(fused) == lists(zscore_sum([first, second], 5, [1.0, told["weight"]]))
+    assert "bm25 + causal" in figures(report)
+
+
+def test_a_weight_is_chosen_by_what_the_fusion_is_worth():
+    judged = [Judgement("q", "b", 1)]
+    first, better = ({"q": [Hit("a", x), Hit("b", y), Hit("c", 0.0)]} for x, y in ((2.0, 1.0), (1.5, 2.0)))
+    one, other = Run.from_hits("one", first), Run.from_hits("other", better)
+    assert choose_weight(one, other, judged, 10)[0] > 1
+    assert choose_weight(other, one, judged, 10)[0] < 1
+    assert choose_weight(one, other, [], 10)[0] == 1.0
+
+
+@pytest.mark.parametrize("given", [0.0, 0.5])
+def test_a_given_weight_is_used_as_it_is(given):
+    card = StudentCard(kind="causal", fuse_weight=given)
+    weight = weight_of(None, None, None, "x", card, None)  # type: ignore[arg-type]
+    assert weight is not None
+    assert (weight.read(), weight.needs) == (given, ())
 
 
 def lists(run: Run) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ DOCS = [
     for n in range(50)
 ]
 TITLE = StyleCard(name="title", rule="title")
+WORDS = [f"w{n}" for n in range(50)]
 SENTENCE = StyleCard(name="sentence", rule="sentence", least=3)
 
 
@@ -99,6 +100,19 @@ def test_queries_are_spread_over_all_documents_before_any_gets_a_second() -> Non
 def test_shares_add_up() -> None:
     assert shares({"a": 1, "b": 1, "c": 1}, 10) == {"a": 4, "b": 3, "c": 3}
     assert sum(shares({"a": 0.37, "b": 2.2, "c": 5}, 997).values()) == 997
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("wings . they bend at high speed . nobody knows why .", {"they bend at high speed .", "nobody knows why ."}),
+        (" ".join(WORDS), {" ".join(WORDS[:20]), " ".join(WORDS[20:40]), " ".join(WORDS[40:])}),
+        ("too short", {""}),
+    ],
+)  # fmt: skip
+def test_texts_without_capitals_or_full_stops_have_sentences_too(text: str, expected: set[str]) -> None:
+    found = {write(Doc("d", text), SENTENCE, Salient([text]), seed) for seed in range(40)}
+    assert found == expected
 
 
 def test_rules_draw_the_same_every_time_and_from_the_document() -> None:

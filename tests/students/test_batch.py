@@ -55,6 +55,16 @@ def test_lists_of_unequal_length_are_padded_and_the_padding_takes_part_in_nothin
     assert len(batch.docs) == 4, "a document shared by two lists is read once"
 
 
+def test_a_hidden_positive_is_one_for_labels_and_unknown_to_those_who_follow_the_teacher():
+    nobodys = example("c", "d1 d3", [1.0, 2.0], positive=-1, labels=[0.0, 0.0])
+    for layout in ("batch", "lists"):
+        plain, hidden = (list_batch([A, B, nobodys], read, layout, hide_positive=each) for each in (False, True))
+        changed = (plain.scored != hidden.scored).nonzero().tolist()
+        assert changed == [[0, int(plain.positive[0])], [1, int(plain.positive[1])]]
+        for name in ("positive", "label", "valid", "own", "masked"):
+            assert torch.equal(getattr(plain, name), getattr(hidden, name)), name
+
+
 def test_a_score_that_the_teacher_did_not_give_is_not_a_zero_to_learn():
     batch = list_batch([example("a", "d1 d2", [float("nan"), 1.0])], read, "lists")
     assert batch.scored.tolist() == [[False, True]]

@@ -40,15 +40,16 @@ async def within(
 ) -> Reranked:
     """Score candidates in their order for at most ``budget`` seconds.
 
-    A batch that is not expected to end in time is made smaller, or not begun; one that takes longer than the whole
-    budget is given up, and its candidates count as not read.
+    A batch that is not expected to end in time is made smaller, or not begun, but for the first candidate: a pace that
+    was once too slow must be able to mend. A batch that takes longer than the whole budget is given up, and its
+    candidates count as not read.
     """
     began, found = clock(), Reranked()
     while len(found.scores) < len(texts):
         done, left = len(found.scores), budget - (clock() - began)
         size = min(max(FIRST, done), len(texts) - done)
         if pace.seconds:
-            size = min(size, int(left / pace.seconds))
+            size = min(size, max(int(left / pace.seconds), int(done == 0)))
         if size < 1 or left <= 0:
             found.stopped = True
             break

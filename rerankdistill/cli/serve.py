@@ -56,8 +56,7 @@ def serve(
     from rerankdistill.serving.run import serve as run
     from rerankdistill.serving.settings import Settings
 
-    table = dict(map(_limit, set_ or ()))
-    table |= {
+    table: dict[str, object] = {
         "place": str(work),
         "student": student,
         "collection": collection,
@@ -66,7 +65,8 @@ def serve(
         "workers": workers,
     }
     table |= {"threads": threads, "device": device, "dtype": dtype, "cors": tuple(cors or ())}
-    settings = parse(Settings, table | ({"key_file": str(key_file)} if key_file else {}), "serve")
+    table |= {"key_file": str(key_file)} if key_file else {}
+    settings = parse(Settings, table | dict(map(_limit, set_ or ())), "serve")
     if not settings.on_loopback and not no_keys and not settings.keys():
         fix = "give --key-file or RERANKDISTILL_API_KEYS; or --no-keys where something else guards the server"
         raise UsageError(f"without API keys the server listens on the loopback alone, not on {host}", fix=fix)

@@ -107,6 +107,7 @@ def register() -> None:
     from rerankdistill.cli.adapt import adapt
     from rerankdistill.cli.doctor import doctor
     from rerankdistill.cli.export import export
+    from rerankdistill.cli.judge import judge
     from rerankdistill.cli.serve import serve
     from rerankdistill.cli.sweep import sweep
 
@@ -114,6 +115,7 @@ def register() -> None:
     app.command("eval")(walks.evaluate)
     app.command("sweep")(sweep)
     app.command("adapt")(adapt)
+    app.command("judge")(judge)
     for verb in (steps.index, steps.search, steps.candidates, steps.score, steps.examples, steps.rerank, steps.report):
         app.command(verb.__name__)(verb)
     app.command("export")(export)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rerankdistill.cli import indexes
 from rerankdistill.cli.measure import measure
 
 BESIDE = {"vectors", "preferences", "layers", "logits"}
@@ -181,3 +182,5 @@ SHELVES = {
     "collections": _collections(),
 }
 SHELVES["teachers"].command("measure")(measure)
+for _verb in (indexes.build, indexes.update, indexes.verify, indexes.advise):
+    SHELVES["indexes"].command(_verb.__name__)(_verb)

@@ -29,6 +29,7 @@ def update_index(
     deleted: Collection[str] = (),
     encoder: str | None = None,
     mark: str = "",
+    docs: str = "",
     device: str = "auto",
 ) -> dict[str, int]:
     """Update an index, whole or not at all.
@@ -38,7 +39,9 @@ def update_index(
         content: what the kind ``accepts``, one for each of them.
         deleted: documents that go; one that is not there is no error, so that an update can be done twice.
         encoder: the fingerprint of what made ``content``.
-        mark: of the texts of the update; with it the index says what it holds.
+        mark: of the texts of the update, which decides the new fingerprint.
+        docs: the fingerprint of the documents as they are then, where it is known: the index then counts as built of
+            them.
 
     Returns:
         ``added``, ``replaced``, ``deleted``, ``unknown`` (to be deleted, and not there), ``documents``.
@@ -69,7 +72,7 @@ def update_index(
             raise DataError("no document would be left", where=str(folder), fix="delete the folder instead")
         if not gone and not doc_ids:
             return told
-        docs = artifacts.fingerprint("updated", present.inputs.get("docs"), mark, sorted(doc_ids), sorted(deleted))
+        docs = docs or artifacts.fingerprint("updated", present.inputs.get("docs"), mark, sorted(doc_ids), sorted(gone))
         manifest = artifacts.plan("index", present.format, present.card, {**present.inputs, "docs": docs}, present.seed)
         with artifacts.write(folder, manifest) as staging:
             kind_class.update(staging, folder, gone, doc_ids, content, device)
@@ -82,7 +85,7 @@ def _can(folder: Path, kind_class: Any) -> None:
     if hasattr(kind_class, "update"):
         return
     name = kind_class.__module__.rpartition(".")[2]
-    what = f"an index of kind {name!r} cannot be updated: what it keeps of a document depends on all the others"
+    what = f"an index of kind {name!r} cannot be updated"
     raise UsageError(what, where=str(folder), fix="build it again, or choose a kind that can be updated")
 
 

@@ -2,10 +2,10 @@
 
 Beside ``rerankdistill serve``: sentence-transformers behind plain FastAPI, and infinity-emb where there is one (its
 program's path in INFINITY; it wants an environment of its own). The model is the packaged MiniLM, for re-ranking with a
-random head. Clients ask in a closed loop over one connection each: one text to embed, or a query with ten documents to
-re-rank, documents of Python's standard library, each request with others. Each server runs alone.
+random head. Clients ask in a closed loop over one connection each: a query to embed, a document to embed, or a query
+with ten documents to re-rank, all of Python's standard library, each request with others. Each server runs alone.
 
-    python scripts/bench_serve.py [SECONDS [CLIENTS,CLIENTS…]]
+    python scripts/bench_serve.py [SECONDS [CLIENTS,CLIENTS… [TASKS,…]]]
 
 The last lines hold the targets: at most clients at least twice the throughput of the better of the others, with one
 client at most half the median time of plain sentence-transformers, and the same outputs.
@@ -52,7 +52,7 @@ def texts() -> tuple[list[str], list[str]]:
 
 
 def models(folder: Path) -> dict[str, Path]:
-    """The bi-encoder's folder, and a cross-encoder's made of it."""
+    """For each task the folder of its model: the bi-encoder's, or that of a cross-encoder made of it."""
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -63,7 +63,7 @@ def models(folder: Path) -> dict[str, Path]:
     CrossEncoder(str(folder / "embed"), num_labels=1, max_length=256, device="cpu").save_pretrained(
         str(folder / "rerank")
     )
-    return {"embed": folder / "embed", "rerank": folder / "rerank"}
+    return {"query": folder / "embed", "embed": folder / "embed", "rerank": folder / "rerank"}
 
 
 def plain(task: str, folder: str, port: int) -> None:
@@ -74,7 +74,7 @@ def plain(task: str, folder: str, port: int) -> None:
 
     app = FastAPI()
 
-    if task == "embed":
+    if task != "rerank":
         encoder = SentenceTransformer(folder, device="cpu")
 
         def embeddings(asked: Body) -> Body:
@@ -97,7 +97,7 @@ def plain(task: str, folder: str, port: int) -> None:
 
 def commands(task: str, folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
     """How each server is started, and where it answers."""
-    path = "/v1/embeddings" if task == "embed" else "/v1/rerank"
+    path = "/v1/rerank" if task == "rerank" else "/v1/embeddings"
     ours = [sys.executable, "-m", "rerankdistill", "serve", str(folder), "--port", str(port)]
     found = {
         "rerankdistill": (ours, path),
@@ -115,7 +115,7 @@ def commands(task: str, folder: Path, port: int) -> dict[str, tuple[list[str], s
             "torch",
             "--no-bettertransformer",
         ]
-        found["infinity-emb"] = ([infinity, "v2", *about], "/embeddings" if task == "embed" else "/rerank")
+        found["infinity-emb"] = ([infinity, "v2", *about], "/rerank" if task == "rerank" else "/embeddings")
     return found
 
 
@@ -146,8 +146,9 @@ class Asker:
         self.task, self.path, self.port, self.queries, self.docs = task, path, port, queries, docs
 
     def body(self, at: int, model: str = "") -> Body:
-        if self.task == "embed":
-            return {"input": [self.docs[at % len(self.docs)]], "model": model}
+        if self.task != "rerank":
+            some = self.docs if self.task == "embed" else self.queries
+            return {"input": [some[at % len(some)]], "model": model}
         some = [self.docs[(at * DOCS + each) % len(self.docs)] for each in range(DOCS)]
         return {"query": self.queries[at % len(self.queries)], "documents": some, "model": model}
 
@@ -161,7 +162,7 @@ class Asker:
     def values(self, content: bytes) -> list[float]:
         """The vector, or the scores in the documents' order."""
         body = json.loads(content)
-        if self.task == "embed":
+        if self.task != "rerank":
             return list(body["data"][0]["embedding"])
         return [row["relevance_score"] for row in sorted(body["results"], key=lambda row: int(row["index"]))]
 
@@ -214,7 +215,7 @@ def held(task: str, speeds: dict[str, dict[int, float]], medians: dict[str, floa
     others = [speed[most] for name, speed in speeds.items() if name != "rerankdistill"]
     ratio, share = speeds["rerankdistill"][most] / max(others), medians["rerankdistill"] / medians["plain"]
     mine, theirs = np.asarray(outputs["rerankdistill"]), np.asarray(outputs["plain"])
-    if task == "embed":
+    if task != "rerank":
         lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
         cosine = float(((mine * theirs).sum(1) / lengths).min())
         equal, told = cosine >= COSINE, f"least cosine {cosine:.6f}"
@@ -232,6 +233,7 @@ def main() -> None:
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     clients = [int(each) for each in sys.argv[2].split(",")] if len(sys.argv) > 2 else [1, 8, 32]
+    tasks = sys.argv[3].split(",") if len(sys.argv) > 3 else ["query", "embed", "rerank"]
     some = texts()
     if not os.environ.get("INFINITY"):
         print("infinity-emb is left out: INFINITY names no program of it", file=sys.stderr)
@@ -240,7 +242,7 @@ def main() -> None:
         print(
             "| task | server | clients | requests/s | median ms | p99 ms |\n| --- | --- | ---: | ---: | ---: | ---: |"
         )
-        met = [bench(task, folder, seconds, clients, some) for task, folder in folders.items()]
+        met = [bench(task, folder, seconds, clients, some) for task, folder in folders.items() if task in tasks]
     print("every target is met" if all(met) else "a target is not met")
 
 

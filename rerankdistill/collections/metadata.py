@@ -76,7 +76,8 @@ class Metadata:
         found: dict[str, list[Value]] = {}
         for name, column in self.columns.items():
             seen = Counter(value for value in _flat(column) if isinstance(value, Value))
-            found[name] = [value for value, _ in seen.most_common()] if 0 < len(seen) <= MOST_VALUES else []
+            few = name != ID and len(seen) <= MOST_VALUES
+            found[name] = [value for value, _ in seen.most_common()] if few else []
         return found
 
     def of(self, doc_id: str) -> dict[str, Any]:

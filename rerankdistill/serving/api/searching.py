@@ -74,7 +74,7 @@ def router(searcher: Searcher, votes: Votes, settings: Settings) -> APIRouter:
 
     @routes.post("/search", summary="Search the collection")
     async def find(request: Request, asked: SearchRequest) -> Response:
-        check_texts(settings, "query", [asked.query])
+        check_query(settings, asked.query)
         given = asked.model_dump(exclude={"filters", "weights", "engine"})
         wanted = search.Request(
             **given, engine=engine_of(asked.engine), weights=tuple(asked.weights), filters=tuple(asked.filters)
@@ -84,7 +84,7 @@ def router(searcher: Searcher, votes: Votes, settings: Settings) -> APIRouter:
 
     @routes.post("/search/why", summary="The sentences for which documents were found")
     async def why(request: Request, asked: WhyRequest) -> Response:
-        check_texts(settings, "query", [asked.query])
+        check_query(settings, asked.query)
         known = set(library.metadata.doc_ids)
         if any(doc_id not in known for doc_id in asked.doc_ids):
             raise Problem(400, "doc_ids: a document that is not in the collection", "doc_ids")
@@ -99,6 +99,13 @@ def router(searcher: Searcher, votes: Votes, settings: Settings) -> APIRouter:
         return json_response({"judged": count, "collection": str(votes.folder.name)})
 
     return routes
+
+
+def check_query(settings: Settings, query: str) -> None:
+    """Raise Problem: an empty query, or one that is too long."""
+    if not query.strip():
+        raise Problem(400, "query: there is no word in it", "query")
+    check_texts(settings, "query", [query])
 
 
 def told(found: Found, searcher: Searcher) -> dict[str, Any]:

@@ -90,7 +90,7 @@ async function searchIn(column) {
     if (column.asked !== mine) return;
     column.hits = found.hits;
     draw(column, found);
-    if (found.hits.length) await explain(column, mine, asked);
+    if (found.hits.length) explain(column, mine, asked);
   } catch (error) {
     if (column.asked !== mine) return;
     column.hits = [];
@@ -99,9 +99,10 @@ async function searchIn(column) {
   }
 }
 
+// Results are there before their sentences are: nobody waits for these.
 async function explain(column, mine, asked) {
   const doc_ids = column.hits.map((hit) => hit.doc_id);
-  const {why} = await ask("/search/why", {query: asked, engine: column.engine, doc_ids});
+  const {why} = await ask("/search/why", {query: asked, engine: column.engine, doc_ids}).catch(() => ({why: {}}));
   if (column.asked !== mine) return;
   column.hits.forEach((hit, at) => highlight($(".hits", column.root).children[at], hit.text, why[hit.doc_id] ?? []));
 }

@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rerankdistill.serving.measures import Measures
-from rerankdistill.serving.problems import Problem, render
+from rerankdistill.serving.problems import Problem, as_problem, render
 from rerankdistill.serving.settings import LOOPBACK, Settings
 
 LOG = logging.getLogger("rerankdistill.serving")
@@ -52,6 +52,11 @@ class Gate:
             self._held += 1
             try:
                 await self._app(scope, body.receive, record.sending(send, body))
+            except Exception as error:
+                LOG.exception("request failed")
+                if record.status:  # the answer has begun: only its end can tell that something is wrong
+                    raise
+                await render(scope["path"], as_problem(error))(scope, receive, record.sending(send, body))
             finally:
                 self._held -= 1
         else:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 
 class JsonLines(logging.Formatter):
-    """A record as JSON: when, how grave, what, and the fields that came with it. Tracebacks go without the values of
-    variables, as Python's always do."""
+    """A record as JSON: when, how grave, what, and the fields that came with it. Of an exception its kind and where it
+    was raised, not its message, which may quote a text."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
         line |= getattr(record, "about", {})
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[0]:
+            line["error"] = record.exc_info[0].__name__
+            line["traceback"] = "".join(traceback.format_tb(record.exc_info[2]))
         return json.dumps(line, ensure_ascii=False)
 
 

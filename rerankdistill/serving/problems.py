@@ -74,12 +74,12 @@ def render(path: str, problem: Problem) -> Response:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let the app turn every exception into a problem."""
+    """Let the app turn the exceptions that are meant for a client into problems; the gate sees to all others."""
 
     async def told(request: Request, error: Exception) -> Response:
         return render(request.url.path, as_problem(error))
 
-    for kind in (Problem, Busy, RequestValidationError, HTTPException, RerankDistillError, Exception):
+    for kind in (Problem, Busy, RequestValidationError, HTTPException, RerankDistillError):
         app.add_exception_handler(kind, told)
 
 

@@ -17,6 +17,13 @@ KeepOut = Annotated[list[str] | None, typer.Option(help="A collection whose test
 On = Annotated[list[str] | None, typer.Option("--evaluate", help="A collection with judgements to measure on as well.")]
 Queries = Annotated[int, typer.Option(min=0, help="How many to write; 0: two a document, 4,000 at most.")]
 
+Second = Annotated[str, typer.Option(help="Card of a teacher that only judges the held-out queries.")]
+Agree = Annotated[bool, typer.Option("--agree", help="Train only on queries that the second teacher confirms.")]
+Relabel = Annotated[bool, typer.Option("--relabel", help="The teacher may choose another document as the answer.")]
+LeaveOut = Annotated[bool, typer.Option("--leave-out-judged", help="Leave out documents that tests call relevant.")]
+Continue = Annotated[str, typer.Option("--continue", help="Folder of a student in use, to be trained on.")]
+Keep = Annotated[float, typer.Option(min=0, max=0.99, help="Weight of its old answers among the teachers.")]
+
 
 def adapt(
     docs: Docs,
@@ -28,6 +35,12 @@ def adapt(
     student: Student = None,
     keep_out: KeepOut = None,
     on: On = None,
+    second_teacher: Second = "",
+    agree: Agree = False,
+    relabel: Relabel = False,
+    leave_out_judged: LeaveOut = False,
+    continue_: Continue = "",
+    keep: Keep = 0.0,
     pipeline: Annotated[str, typer.Option(help="The pipeline that trains; a file or a shipped name.")] = "adapt",
     set_: Set = None,
     seed: int = 1,
@@ -38,6 +51,7 @@ def adapt(
 
     What is fresh is skipped; new documents cost their own queries.
     """
+    from rerankdistill.cards import parse
     from rerankdistill.cli.progress import Terminal, wide_console
     from rerankdistill.evaluation.report import from_json
     from rerankdistill.evaluation.table import to_table
@@ -45,6 +59,8 @@ def adapt(
     from rerankdistill.pipeline.reading import AdaptCard
 
     asked = {"docs": docs, "queries": queries, "writer": writer, "seed": seed}
+    asked |= {"second_teacher": second_teacher, "relabel": relabel, "leave_out_judged": leave_out_judged}
+    asked |= {"continue_from": continue_, "keep": keep, "sift": {"agree": agree}}
     asked |= {"keep_out": tuple(dict.fromkeys([*(keep_out or ()), *(on or ())]))}
     if style:
         asked["styles"] = dict(map(_weighted, style))
@@ -54,11 +70,14 @@ def adapt(
     if student:
         lines.insert(0, f"students.adapted.options.init={json.dumps(student)}")
     notes = Terminal()
-    found = walk(AdaptCard.model_validate(asked), pipeline, tuple(lines), tuple(on or ()), out, notes)
+    found = walk(parse(AdaptCard, asked, "adapt"), pipeline, tuple(lines), tuple(on or ()), out, notes)
     console = wide_console()
     console.print(_funnel(found.funnel))
     for folder in found.reports:
-        console.print(to_table(from_json(json.loads((folder / "report.json").read_text("utf-8")))))
+        report = from_json(json.loads((folder / "report.json").read_text("utf-8")))
+        console.print(to_table(report))
+        for line in report.notes[:2]:
+            console.print(line, markup=False, soft_wrap=True)
         notes.say(f"report: {folder / 'report.html'}")
     for student_folder in found.students:
         notes.say(f"student: {student_folder}")

@@ -29,10 +29,10 @@ from rerankdistill.pipeline.reading import CORPUS, AdaptCard
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty
 from rerankdistill.pipeline.workspace import Workspace
-from rerankdistill.pipeline.writers import open_writer, unable
+from rerankdistill.pipeline.writers import foretold, open_writer, unable
 from rerankdistill.queries import filters
 from rerankdistill.queries.filters import Funnel
-from rerankdistill.queries.generate import Generated, Log, generate, requests_for
+from rerankdistill.queries.generate import Generated, Log, generate, key_of, requests_for
 from rerankdistill.queries.leakage import find_leaks
 from rerankdistill.queries.styles import StyleCard, load_style, shares
 from rerankdistill.types import Judgement, Query
@@ -65,6 +65,9 @@ def written_step(ws: Workspace, card: AdaptCard, documents: Step) -> Step:
         writer = open_writer(card.writer, docs, ws.card, card.temperature, card.seed)
         log = Log(ws.root / "query-log" / f"{Path(card.writer or 'rules').stem}.jsonl")
         mark = artifacts.fingerprint(writer.mark, card.seed)
+        new = [request for request in asked if key_of(request, mark) not in log.known]
+        for line in foretold(writer, new, len(asked), log.seconds_each):
+            ws.notes.say(line)
         with ws.notes.bar("writing queries", len(asked)) as advance:
             made = list(generate(asked, writer, mark, log, advance))
         texts = {doc.doc_id: f"{doc.title} {doc.text}" for doc in docs}
@@ -123,10 +126,15 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
 
     candidates = candidates_step(ws, asked, runs, mine.depth, own)
     faculty = Faculty(ws, shelf, ws.card.teacher)
-    scored = faculty.scored_steps(asked, candidates) if card.sift.teacher_first or card.sift.percentile else []
+    scored = faculty.scored_steps(asked, candidates) if card.teacher_first or card.sift.percentile else []
+    other = Faculty(ws, shelf, card.second_teacher) if card.sift.agree else None
+    seconded = other.scored_steps(asked, candidates) if other else []
     about = card.model_dump(mode="json", include={"sift", "held_out", "dev"})
+    if card.sift.teacher_first and not card.teacher_first:
+        about["teacher first"] = False
     inputs = {step.name: step.fingerprint for step in (documents, written, *runs, candidates, *scored)}
-    needs = (documents, written, *runs, candidates, *scored)
+    inputs |= {f"second {step.name}": step.fingerprint for step in seconded}
+    needs = (documents, written, *runs, candidates, *scored, *seconded)
     step = Step("collection", ws.root / "collection", artifacts.plan("collection", 1, about, inputs, card.seed), needs)
 
     def run(folder: Path) -> None:
@@ -140,10 +148,14 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
             lists = read_candidates(candidates)
             told = faculty.fused(faculty.raw(asked, candidates, scored))
             firsts, own_scores = _by_teacher(funnel.queries, lists, told)
-            if card.sift.teacher_first:
+            if card.teacher_first:
                 funnel.apply("teacher first", lambda queries: [query.query_id in firsts for query in queries])
             if card.sift.percentile:
                 funnel.apply("percentile", filters.scored_above(own_scores, card.sift.percentile))
+        if other:
+            told = other.fused(other.raw(asked, candidates, seconded))
+            firsts, _ = _by_teacher(funnel.queries, read_candidates(candidates), told)
+            funnel.apply("second teacher agrees", lambda queries: [query.query_id in firsts for query in queries])
         if not funnel.queries:
             fix = "loosen sift: round_trip = 0, teacher_first = false"
             raise DataError(f"no query is left: {_told(funnel)}", where="sift", fix=fix)

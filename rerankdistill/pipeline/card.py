@@ -212,7 +212,12 @@ class EvaluateCard(Card):
     rerank_depth: int = Field(default=100, gt=0)
     measures: tuple[str, ...] = ("ndcg@10", "mrr@10", "map", "recall@100")
     deployed: str = ""
-    """A TREC run of what is in use today: every row tells how much of its top ten it would change (churn@10)."""
+    """A TREC run of what is in use today, or ``row:NAME``, a row of the report: every row tells how much of its top ten
+    it would change (churn@10)."""
+    evidence: str = ""
+    """What kind of evidence the judgements are; the report says it first."""
+    notes: tuple[str, ...] = ()
+    """What the report says as well."""
     compare: tuple[tuple[str, str], ...] = ()
     """Further pairs of rows, ``[system, baseline]``, that the report tests."""
     expect: tuple[str, ...] = ()

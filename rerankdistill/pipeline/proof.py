@@ -30,6 +30,7 @@ from rerankdistill.pipeline.engines import (
     vector_filler,
     vector_rerank_step,
 )
+from rerankdistill.pipeline.evidence import opening, relabelled_notes, said
 from rerankdistill.pipeline.lanes import read_training
 from rerankdistill.pipeline.learning import CONTROL, DISTILLED, SHUFFLED, Arm, arms, model_of, student_step
 from rerankdistill.pipeline.lessons import Lessons, mining_model
@@ -99,8 +100,9 @@ class Proof:
         inputs = {f"{engine.name}/{number}": engine.run.fingerprint for number, engine in enumerate(engines)}
         inputs["judgements"] = self.source.judgements_fingerprint(self.target.split)
         inputs |= self.deployed.inputs
+        self.deployed.check(rows)
         about = {"measures": list(self.target.measures), "mode": self.target.mode,
-                 "compare": [list(pair) for pair in self.target.compare]}  # fmt: skip
+                 "compare": [list(pair) for pair in self.target.compare], **said(self.target)}  # fmt: skip
         manifest = artifacts.plan("report", 2, about, inputs)
         place = self.ws.root / "reports" / self.asked.name
         needs = tuple(engine.run for engine in engines)
@@ -286,6 +288,7 @@ class Proof:
         queries = self.asked.read()
         rows: list[Row] = []
         runs: dict[str, Run] = {}
+        steps = {engine.name: engine.run for engine in engines}
         for engine in engines:
             run = read_run(engine.run)
             runs.setdefault(engine.name, run)
@@ -295,7 +298,7 @@ class Proof:
             extra = {**engine.extra, **speeds.get(engine.name, {})}
             if engine.index:
                 extra["index_bytes"] = artifacts.read(engine.index.folder, "index").counts["bytes"]
-            extra |= self.deployed.churn(run, queries)
+            extra |= self.deployed.churn(run, queries, lambda name: read_run(steps[name]))
             rows.append(Row(engine.name, engine.kind, engine.first_stage, found.means, found.per_query, total, extra))
             if engine.student:
                 title, count = f"{self.source.name} {self.target.split}", len(run.query_ids)
@@ -346,7 +349,8 @@ class Proof:
         return found
 
     def _notes(self, speeds: dict[str, dict[str, float]], unseen: int) -> list[str]:
-        lines = [
+        lines = [*opening(self.target), *relabelled_notes(self.lessons)]
+        lines += [
             f"{name} encodes documents {speed['speed_vs_teacher']} times as fast as the teacher's encoder "
             "(the same texts, in turn, in the same run)."
             for name, speed in speeds.items()

@@ -17,10 +17,15 @@ from rerankdistill.queries.salient import Salient
 from rerankdistill.queries.styles import StyleCard
 from rerankdistill.scores.card import Context, ScorerCard, load_placed
 from rerankdistill.scores.llm.model import Ask, LanguageModel, Sampling
+from rerankdistill.scores.llm.purse import Prices
 from rerankdistill.types import Doc, View
 
 PASSAGE_TOKENS = 200
 WRITTEN_TOKENS = 48
+BYTES, LAYOUT = 4, 16
+"""For estimates: bytes of a token of English, and the tokens that a chat template puts around a request."""
+SAMPLE = 200
+"""Requests that an estimate looks at."""
 
 
 class ByRules:
@@ -74,6 +79,42 @@ class ByModel:
         before, _, after = request.style.prompt.partition("{passage}")
         before, after = (part.replace("{title}", request.doc.title) for part in (before, after))
         return Ask(f"{before}{passage}", after, request.style.answer)
+
+    @property
+    def prices(self) -> Prices:
+        """What its tokens cost; nothing for a model that runs here."""
+        own = self.card.options
+        prompt, generated = (float(own.get(f"price_per_million_{part}", 0)) for part in ("prompt", "generated"))
+        return Prices(prompt, generated)
+
+    def tokens(self, requests: Sequence[Request]) -> tuple[int, int]:
+        """About how many tokens requests have, by their bytes, and how many are written at most."""
+        asks = (self._ask(request) for request in requests)
+        sizes = (len((ask.user + ask.answer).encode("utf-8", "replace")) for ask in asks)
+        return sum(size // BYTES + LAYOUT for size in sizes), WRITTEN_TOKENS * len(requests)
+
+
+def foretold(writer: Any, new: Sequence[Request], every: int, seconds_each: float | None) -> Iterator[str]:
+    """What a language model's work will take, said before it begins: tokens, time and money.
+
+    Args:
+        new: what is not written yet, of ``every`` so many.
+        seconds_each: what a query took last time.
+    """
+    if not isinstance(writer, ByModel) or not new:
+        return
+    step = max(1, len(new) // SAMPLE)
+    sample = new[::step]
+    prompt, generated = (round(count * len(new) / len(sample)) for count in writer.tokens(sample))
+    parts = [f"{len(new):,} of {every:,} queries to write: about {prompt:,} tokens of prompts, {generated:,} at most"]
+    parts[0] += " to be written"
+    if seconds_each is not None:
+        parts.append(f"about {seconds_each * len(new) / 60:,.1f} minutes at the pace of last time")
+    else:
+        parts.append("the time left is shown from the first batch on")
+    if cost := writer.prices.cost(prompt, generated):
+        parts.append(f"at most about {cost:,.2f} of money at the card's prices")
+    yield "; ".join(parts)
 
 
 def cleaned(text: str) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +56,21 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known: dict[str, str] = {}
+        self.seconds_each: float | None = None
+        """What a query took to write when this log was last written to; None where nobody has timed it."""
         if path.exists():
             self._read()
+        with suppress(OSError, ValueError):
+            self.seconds_each = float(self._pace.read_text("utf-8"))
+
+    @property
+    def _pace(self) -> Path:
+        return self.path.with_suffix(".pace")
+
+    def timed(self, queries: int, seconds: float) -> None:
+        """Take down how long a writer took for so many queries."""
+        self.seconds_each = seconds / max(queries, 1)
+        self._pace.write_text(f"{self.seconds_each:.6f}", "utf-8")
 
     def _read(self) -> None:
         data = self.path.read_bytes()
@@ -107,15 +122,18 @@ def generate(
     Raises:
         DataError: the writer gave another number of texts than it was asked for.
     """
-    stream = iter(requests)
+    stream, spent, count = iter(requests), 0.0, 0
     while block := list(islice(stream, batch)):
         keys = [key_of(request, mark) for request in block]
         new = [at for at, key in enumerate(keys) if key not in log.known]
         if new:
+            began = time.perf_counter()
             texts = list(writer([block[at] for at in new]))
+            spent, count = spent + time.perf_counter() - began, count + len(new)
             if len(texts) != len(new):
                 raise DataError(f"{len(texts)} queries for {len(new)} requests", where="query writer")
             log.add((keys[at], " ".join(text.split())) for at, text in zip(new, texts, strict=True))
+            log.timed(count, spent)
         for request, key in zip(block, keys, strict=True):
             if text := log.known[key]:
                 yield Generated(request.query_id, text, request.doc.doc_id, request.style.name)

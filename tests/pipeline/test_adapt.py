@@ -52,11 +52,15 @@ def test_a_folder_becomes_a_student_and_a_second_run_does_nothing(folder: Path, 
     out = tmp_path / "out"
     heard, found = run(folder, pipeline, out)
     assert {"documents", "queries written", "collection"} <= set(heard.ran)
-    [report] = found.reports
+    report, by_teacher = found.reports
     names = {row["name"] for row in json.loads((report / "report.json").read_text("utf-8"))["rows"]}
     assert {"bm25", "small before", "small", "small control"} <= names
     assert all((student / "model.safetensors").exists() for student in found.students)
     assert [sieve["name"] for sieve in found.funnel] == ["form", "copied", "script", "distinct"]
+    told = [json.loads((each / "report.json").read_text("utf-8"))["notes"] for each in (report, by_teacher)]
+    assert told[0][0].startswith("Evidence: generated. The queries were written by rules")
+    assert told[0][1].startswith("Queries: form ")
+    assert "Evidence: judged by fused, who taught the student" in told[1][0]
     again, _ = run(folder, pipeline, out)
     assert again.ran == {}
 
@@ -94,15 +98,15 @@ def test_what_a_collections_test_asks_is_kept_out(
     lines[first] = json.dumps({"_id": "q40", "text": title.upper()})
     (collection / "queries.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     styles = {"title": 1.0}
-    run(folder, pipeline, tmp_path / "free", styles=styles, queries=60)
+    run(folder, pipeline, tmp_path / "free", styles=styles, queries=60, dev=0.3)
     assert title in queries_of(tmp_path / "free").values()
     _, found = run(
-        folder, pipeline, tmp_path / "kept", (str(collection),), styles=styles, queries=60, keep_out=[str(collection)]
+        folder, pipeline, tmp_path / "kept", (str(collection),), styles=styles, queries=60, dev=0.3, keep_out=[str(collection)]
     )
     assert title not in queries_of(tmp_path / "kept").values()
     assert found.funnel[-1]["name"] == "test queries"
     assert found.funnel[-1]["passed"] < found.funnel[-1]["came"]
-    assert len(found.reports) == 2
+    assert len(found.reports) == 3
 
 
 def test_the_teacher_and_the_first_stages_sift(folder: Path, pipeline: str, tmp_path: Path) -> None:

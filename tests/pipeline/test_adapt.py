@@ -100,9 +100,8 @@ def test_what_a_collections_test_asks_is_kept_out(
     styles = {"title": 1.0}
     run(folder, pipeline, tmp_path / "free", styles=styles, queries=60, dev=0.3)
     assert title in queries_of(tmp_path / "free").values()
-    _, found = run(
-        folder, pipeline, tmp_path / "kept", (str(collection),), styles=styles, queries=60, dev=0.3, keep_out=[str(collection)]
-    )
+    asked = {"styles": styles, "queries": 60, "dev": 0.3, "keep_out": [str(collection)]}
+    _, found = run(folder, pipeline, tmp_path / "kept", (str(collection),), **asked)
     assert title not in queries_of(tmp_path / "kept").values()
     assert found.funnel[-1]["name"] == "test queries"
     assert found.funnel[-1]["passed"] < found.funnel[-1]["came"]

@@ -20,7 +20,7 @@ COLOURS = 128
 
 def take(url: str, query: str, left: str, right: str, dark: bool, out: Path) -> None:
     """Write what the page shows for a query, once its sentences are highlighted."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as started:
@@ -34,7 +34,7 @@ def take(url: str, query: str, left: str, right: str, dark: bool, out: Path) -> 
         page.fill("#query", query)
         page.press("#query", "Enter")
         page.wait_for_selector(".column:nth-child(2) mark")
-        page.wait_for_function("document.querySelector('#status').textContent.includes('results')")
+        expect(page.locator("#status")).to_contain_text("results")
         page.keyboard.press("ArrowDown")
         page.screenshot(path=out)
         browser.close()

@@ -20,7 +20,7 @@ from rerankdistill.pipeline.held import Sample, Scored, Subject, Vectored, draw
 from rerankdistill.pipeline.step import Notes, Quiet
 from rerankdistill.students import export as forms
 from rerankdistill.students.export import Form, Graph, graph_file
-from rerankdistill.students.exported import FORMAT, KIND, Session, place
+from rerankdistill.students.exported import FORMAT, KIND, WEIGHTS, Session, place
 from rerankdistill.students.folder import Folder, look
 
 CALIBRATION = 4096
@@ -147,9 +147,9 @@ def _judge(form: Form, made: _Made, subject: Subject, student: Path, threads: in
     figures = subject.compare(Session(made.path, form, threads))
     figures["bytes"] = made.path.stat().st_size + sum(p.stat().st_size for p in made.path.parent.glob("model.bin"))
     limits, faults = LIMITS[form], []
-    if figures.get("cosine", 1) < limits.cosine:
+    if "cosine" in figures and figures["cosine"] < limits.cosine:
         faults.append(f"cosine {figures['cosine']:.5f}, where {limits.cosine} is asked for")
-    if figures.get("off", 0) > limits.off:
+    if "off" in figures and figures["off"] > limits.off:
         faults.append(f"scores off by {figures['off']:.4f} of their spread, where {limits.off:.4g} is allowed")
     if figures.get("ndcg@10 lost", 0) > limits.ndcg:
         faults.append(f"{figures['ndcg@10 lost']:.4f} of nDCG@10 lost, where {limits.ndcg} is allowed")
@@ -164,5 +164,5 @@ def _keep(one: Tried, path: Path, student: Path, work: Work) -> None:
     one.folder.parent.mkdir(parents=True, exist_ok=True)
     with artifacts.write(one.folder, manifest) as staging:
         shutil.copyfile(path, staging / graph_file(one.form))
-        if one.form == "openvino":  # its weights lie beside the graph
-            shutil.copyfile(path.with_suffix(".bin"), staging / "model.bin")
+        if one.form == "openvino":  # a file called .bin would count among the student's own weights
+            shutil.copyfile(path.with_suffix(".bin"), staging / WEIGHTS)

@@ -23,6 +23,8 @@ from rerankdistill.types import FloatArray, Judgement, Query, Run
 NDCG = "ndcg@10"
 SPLITS = ("dev", "test", "train")
 """Whose judgements are taken, the first that is there."""
+DECIMALS = 5
+"""Of scores that are ranked: documents that say the same are a tie, in whatever order a library adds up."""
 QUERIES, PER_QUERY, CANDIDATES, CALIBRATION = 100, 5, 8, 48
 
 
@@ -112,8 +114,8 @@ class Vectored:
             return None
         names = list(self.sample.texts)
         hits = {
-            query.query_id: [(names[at], float(row[at])) for at in np.argsort(-row)[:10].tolist()]
-            for query, row in zip(self.sample.queries, queries @ docs.T, strict=True)
+            query.query_id: [(names[at], float(row[at])) for at in np.argsort(-row, kind="stable")[:10].tolist()]
+            for query, row in zip(self.sample.queries, np.round(queries @ docs.T, DECIMALS), strict=True)
         }
         return measure(Run.from_hits("exported", hits), self.sample.judged, (NDCG,)).means[NDCG]
 
@@ -155,7 +157,7 @@ class Scored:
         if not self.sample.judged:
             return None
         hits: dict[str, list[tuple[str, float]]] = {}
-        for (query_id, doc_id), score in zip(self.names, scores.tolist(), strict=True):
+        for (query_id, doc_id), score in zip(self.names, np.round(scores, DECIMALS).tolist(), strict=True):
             hits.setdefault(query_id, []).append((doc_id, score))
         return measure(Run.from_hits("exported", hits), self.sample.judged, (NDCG,)).means[NDCG]
 

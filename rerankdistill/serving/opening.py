@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Any
 from rerankdistill import artifacts, devices
 from rerankdistill.contracts import Role
 from rerankdistill.encoding import load_bi_encoder, model_fingerprint, tokenise, towers
-from rerankdistill.errors import DataError, MissingArtifact, UsageError
+from rerankdistill.errors import MissingArtifact, UsageError
 from rerankdistill.kinds import open_kind
 from rerankdistill.serving.batcher import Network
 from rerankdistill.serving.model import Embedder, Models, Reranker
+from rerankdistill.serving.session_network import COURSE, fastest
 from rerankdistill.serving.settings import Settings
 from rerankdistill.serving.torch_network import PROBES, scores_of, vectors_of
+from rerankdistill.students.folder import look as look_inside
 
 NOT_TO_SERVE = ("control", "shuffled", "before")
 """What stands in the names of students that are there to be compared with."""
@@ -99,27 +100,12 @@ def is_model(folder: Path) -> bool:
 
 def look(folder: Path) -> Place:
     """What kind of model a folder holds: by its manifest, else by the libraries' own files."""
-    if (folder / artifacts.MANIFEST).is_file():
-        options = dict(artifacts.read(folder, "student").card.get("student", {}))
-        if kind := options.pop("kind", None):
-            return Place(folder, "bi_encoder" if kind == "query_tower" else str(kind), options)
-    about = _json(folder / "config_sentence_transformers.json")
-    architectures = _json(folder / "config.json").get("architectures") or [""]
-    known = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
-    default = "cross_encoder" if architectures[0].endswith("ForSequenceClassification") else "bi_encoder"
-    return Place(folder, known.get(about.get("model_type") or "", about.get("model_type") or default), {})
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise DataError(f"this is not JSON: {error}", where=str(path), fix="publish the student again") from error
-    return table if isinstance(table, dict) else {}
+    found = look_inside(folder)
+    return Place(folder, "bi_encoder" if found.kind == "query_tower" else found.kind, found.options)
 
 
 def open_embedder(place: Place, device: devices.Device) -> Embedder:
-    """A bi-encoder with torch."""
+    """A bi-encoder: with torch, or in the form that is faster here."""
     model = owned(load_bi_encoder(str(place.folder)).eval())
     roles: dict[Role, Any] = towers(model)
     wanted = {"query": place.options.get("query_tokens"), "doc": place.options.get("doc_tokens")}
@@ -131,6 +117,10 @@ def open_embedder(place: Place, device: devices.Device) -> Embedder:
         return vectors_of(roles[role], device, unit, tokenise(roles[role].tokenizer, PROBES, most[role]))
 
     shared = network("doc")
+    form = None
+    if roles["query"] is roles["doc"]:
+        course = tokenise(roles["doc"].tokenizer, COURSE, most["doc"])
+        form, shared = fastest(place.folder, device, shared, course)
     return Embedder(
         place.name,
         model_fingerprint(str(place.folder)),
@@ -140,25 +130,27 @@ def open_embedder(place: Place, device: devices.Device) -> Embedder:
         {"doc": shared, "query": shared if roles["query"] is roles["doc"] else network("query")},
         {"query": model.prompts.get("query") or "", "doc": model.prompts.get("document") or ""},
         unit,
-        f"torch {device.dtype} on {device.name}",
+        form or f"torch {device.dtype} on {device.name}",
     )
 
 
 def open_reranker(place: Place, device: devices.Device) -> Reranker:
-    """A cross-encoder with torch."""
+    """A cross-encoder: with torch, or in the form that is faster here."""
     kind = open_kind("students", "cross_encoder")
     options = kind.Options(init=str(place.folder), max_tokens=place.options.get("max_tokens") or 512)
     network = owned(kind.open(place.folder, options, device.name).network.eval())
     limit = int(network.max_seq_length or network.tokenizer.model_max_length)
     most = min(options.max_tokens, limit)
     probes = tokenise(network.tokenizer, [PROBES[1]] * len(PROBES), most, PROBES)
+    course = tokenise(network.tokenizer, [COURSE[0]] * len(COURSE), most, COURSE)
+    form, run = fastest(place.folder, device, scores_of(network.model, device, probes), course)
     return Reranker(
         place.name,
         model_fingerprint(str(place.folder)),
         most,
         network.tokenizer,
-        scores_of(network.model, device, probes),
-        f"torch {device.dtype} on {device.name}",
+        run,
+        form or f"torch {device.dtype} on {device.name}",
     )
 
 

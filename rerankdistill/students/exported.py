@@ -1,6 +1,6 @@
 """An exported student at work: texts become tokens as before, and another library multiplies.
 
-A form lies in ``<student>/<form>/`` with its manifest, which says what it lost and how fast it was; one that was made
+A form lies in the student's folder with its manifest, which says what it lost and how fast it was; one that was made
 from other weights than the student has now is not used.
 """
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KIND, FORMAT = "export", 1
+WEIGHTS = "model.weights"
+"""Where OpenVINO's weights lie, beside the graph."""
 BUDGET = 16384
 """Padded tokens a batch."""
 CPU = devices.Device("cpu", "float32")
@@ -72,7 +74,8 @@ def _openvino(path: Path, threads: int) -> Any:
     import openvino
 
     how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-    compiled = openvino.compile_model(openvino.Core().read_model(str(path)), "CPU", how)
+    weights = path.with_name(WEIGHTS) if path.with_name(WEIGHTS).is_file() else path.with_suffix(".bin")
+    compiled = openvino.compile_model(openvino.Core().read_model(str(path), str(weights)), "CPU", how)
     names = {each.get_any_name() for each in compiled.inputs}
     return lambda inputs: compiled({name: inputs[name] for name in names})[0].copy()
 
@@ -117,7 +120,7 @@ def place(student: Path, form: Form) -> Path:
 
 
 def exports(student: Path) -> dict[Form, Manifest]:
-    """The forms that belong to a student's weights as they are now, the fastest first."""
+    """The forms that belong to a student's weights as they are now."""
     found: dict[Form, Manifest] = {}
     mark = ""
     for form in FORMS:
@@ -128,15 +131,7 @@ def exports(student: Path) -> dict[Form, Manifest]:
         mark = mark or model_fingerprint(str(student))
         if manifest.inputs.get("student") == mark and (place(student, form) / graph_file(form)).is_file():
             found[form] = manifest
-    return dict(sorted(found.items(), key=lambda each: -float(each[1].counts.get("texts_per_second", 0))))
-
-
-def fastest(student: Path) -> Form | None:
-    """The form that was faster than torch on the machine that measured it, and than the others; None: torch is."""
-    for form, manifest in exports(student).items():
-        faster = manifest.counts.get("texts_per_second", 0) > manifest.counts.get("torch_texts_per_second", 0)
-        return form if faster else None
-    return None
+    return found
 
 
 def open_session(student: Path, form: Form, threads: int = 0) -> Session:

@@ -1,0 +1,92 @@
+"""Forms of a student: kept only where they say what the student says, served only where they are faster."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_work import write_work
+
+pytest.importorskip("onnxscript", reason="the extra 'export' is not installed: pip install 'rerankdistill[export]'")
+pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed: pip install 'rerankdistill[export]'")
+
+from rerankdistill import devices
+from rerankdistill.collections.work import recall
+from rerankdistill.pipeline import export as pipeline
+from rerankdistill.pipeline.export import Limits, Tried
+from rerankdistill.serving.opening import look, open_embedder
+from rerankdistill.serving.session_network import fastest
+from rerankdistill.students.exported import exports, place
+
+CPU = devices.Device("cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str, tiny_cross: Path) -> tuple[Path, list[Tried]]:
+    """A student with a form that was accepted, and one that asks the impossible and was refused."""
+    work = write_work(tmp_path_factory.mktemp("forms") / "work", tiny_bert, tiny_cross)
+    student = work / "students/small-seed1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(pipeline.LIMITS, "onnx-fp16", Limits(1.0001, 0))
+        tried = pipeline.export(student, ["onnx", "onnx-fp16"], recall(work), texts=16, threads=1)
+    return student, tried
+
+
+def test_what_was_measured_is_kept_with_the_form(exported):
+    student, (kept, _) = exported
+    assert not kept.why
+    figures = exports(student)["onnx"].counts
+    assert figures["cosine"] > 0.99999
+    assert abs(figures["ndcg@10 lost"]) < 1e-6
+    assert figures["texts_per_second"] > 0 < figures["torch_texts_per_second"]
+    assert figures["bytes"] == (place(student, "onnx") / "model.onnx").stat().st_size
+
+
+def test_a_form_that_loses_too_much_is_refused_with_numbers_and_leaves_nothing(exported):
+    student, (_, refused) = exported
+    assert "cosine 0.99" in refused.why or "cosine 1.0" in refused.why
+    assert "1.0001 is asked for" in refused.why
+    assert not place(student, "onnx-fp16").exists()
+    assert list(exports(student)) == ["onnx"]
+
+
+def test_the_student_is_the_same_student_with_its_forms(exported, tiny_bert):
+    from rerankdistill.encoding import model_fingerprint
+
+    assert model_fingerprint(str(exported[0])) == model_fingerprint(tiny_bert)
+
+
+def test_the_faster_one_serves_and_says_the_same(exported):
+    student, _ = exported
+    embedder = open_embedder(look(student), CPU)
+    tokens = embedder.tokens(["rain", "a cat on the road", "stock market"], "doc")
+
+    def slow(given: Any) -> Any:
+        time.sleep(0.2)
+        return embedder.networks["doc"](given)
+
+    form, network = fastest(student, CPU, slow, tokens)
+    assert form == "onnx"
+    np.testing.assert_allclose(network(tokens), slow(tokens), atol=1e-5)
+    form, network = fastest(student, CPU, lambda _: None, tokens)
+    assert form is None, "torch is the fastest"
+    assert fastest(student, devices.Device("cuda:0", "float16"), slow, tokens)[0] is None
+
+
+def test_a_form_of_other_weights_is_not_used(exported, tmp_path):
+    shutil.copytree(exported[0], tmp_path / "student")
+    weights = next((tmp_path / "student").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    assert exports(tmp_path / "student") == {}
+
+
+def test_a_damaged_form_is_told_and_torch_serves(exported, tmp_path, caplog):
+    shutil.copytree(exported[0], tmp_path / "student")
+    (place(tmp_path / "student", "onnx") / "model.onnx").write_bytes(b"nothing")
+    embedder = open_embedder(look(tmp_path / "student"), CPU)
+    assert embedder.backend.startswith("torch")
+    assert "form not used" in caplog.text

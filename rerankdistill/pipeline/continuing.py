@@ -39,13 +39,14 @@ def continued(card: PipelineCard, deployed: Path, keep: float, root: Path) -> Pi
     if len(card.students) != 1:
         raise CardError("only a pipeline with one student can be continued", where="students", fix="name another one")
     [(name, student)] = card.students.items()
-    if student.kind != "bi_encoder":
+    if student.kind not in ("bi_encoder", "query_tower"):
         what = f"a student of kind {student.kind!r} cannot be continued here"
-        raise CardError(what, where=f"students.{name}", fix="continue a bi_encoder")
+        raise CardError(what, where=f"students.{name}", fix="continue a bi_encoder or a query_tower")
+    own_reader = {"docs": ""} if student.kind == "query_tower" else {}  # the folder holds who reads its documents
     teacher = student.teacher or card.teacher
     on = student.model_copy(
         update={
-            "options": {**student.options, "init": str(deployed.resolve())},
+            "options": {**student.options, **own_reader, "init": str(deployed.resolve())},
             "stages": (_shorter(student.stages[-1]),),
             "measure_before": True,
             "teacher": _with_deployed(teacher, student, deployed, keep, root) if keep else student.teacher,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 from test_adapt import LOOSE, folder, pipeline, queries_of, run
 
 from rerankdistill.cards import parse
@@ -91,6 +92,23 @@ def test_a_student_in_use_is_trained_on_and_its_churn_is_told(folder: Path, pipe
     assert len(set(queries_of(out).items()) & set(before.items())) >= 0.8 * len(before)
     again, _ = run(folder, pipeline, out, continue_from=str(tmp_path / "deployed"), keep=0.5)
     assert again.ran == {}
+
+
+def test_a_query_encoder_in_use_goes_on_and_its_documents_stay(
+    folder: Path, mini: dict[str, Any], tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    mini["students"]["small"] |= {"kind": "query_tower", "control": "none"}
+    path = tmp_path / "tower.toml"
+    path.write_text(tomlkit.dumps({**mini, "name": "tower", "check": False}), "utf-8")
+    _, first = run(folder, str(path), tmp_path / "out")
+    shutil.copytree(first.students[0], tmp_path / "deployed")
+    _, found = run(folder, str(path), tmp_path / "out", continue_from=str(tmp_path / "deployed"))
+    old, new = (SentenceTransformer(str(each), device="cpu") for each in (tmp_path / "deployed", found.students[0]))
+    texts = ["the mill of the northern cape"]
+    assert (old.encode_document(texts) == new.encode_document(texts)).all()
+    assert (old.encode_query(texts) != new.encode_query(texts)).any()
 
 
 def test_options_that_lack_their_other_half_are_refused() -> None:

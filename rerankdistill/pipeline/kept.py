@@ -1,7 +1,8 @@
 """Vectors that are there already: of texts that did not change nothing is computed again.
 
-Of documents, what the product before held at the same place, by the same model; of queries, a file beside the products,
-one for each model, since the same queries are asked in several lanes and again when documents come and go.
+Of documents, what the product before held at the same place, or one beside it, by the same model; of queries, a file
+beside the products, one for each model, since the same queries are asked in several lanes and again when documents
+come and go.
 """
 
 from __future__ import annotations
@@ -63,16 +64,24 @@ class Known:
 
 
 def known_docs(step: Step) -> Known:
-    """What a step's place holds from before, where the same model made it in the same way."""
+    """What a step's place holds from before, or else another product beside it, where the same model made it in the
+    same way: a collection may hold the documents of another one."""
+    home = step.folder.parent
+    others = sorted(home.iterdir()) if home.is_dir() else []
+    places = dict.fromkeys([step.folder, *others])
+    return next((held for place in places if (held := _held(place, step)) is not None), Known())
+
+
+def _held(place: Path, step: Step) -> Known | None:
     try:
-        found = artifacts.read(step.folder, step.manifest.kind)
-        table = pq.read_table(step.folder / "ids.parquet")
-        vectors = np.load(step.folder / "vectors.npy", mmap_mode="r")
+        found = artifacts.read(place, step.manifest.kind)
+        table = pq.read_table(place / "ids.parquet")
+        vectors = np.load(place / "vectors.npy", mmap_mode="r")
     except (ArtifactError, OSError):
-        return Known()
+        return None
     alike = (found.format, found.card) == (step.manifest.format, step.manifest.card)
     if not alike or found.inputs.get("model") != step.manifest.inputs["model"] or MARK not in table.column_names:
-        return Known()
+        return None
     return Known(table[MARK].to_numpy(), vectors)
 
 

@@ -14,16 +14,20 @@ from typing import Any
 import pytest
 from helpers_pipeline import Heard
 
+from rerankdistill import artifacts
 from rerankdistill.cards import parse
 from rerankdistill.encoding import TextEncoder
 from rerankdistill.pipeline import adapting
 from rerankdistill.pipeline.adapting import collection_step, written_step
 from rerankdistill.pipeline.card import PipelineCard
+from rerankdistill.pipeline.lessons import mining_model
 from rerankdistill.pipeline.reading import AdaptCard, documents_step
 from rerankdistill.pipeline.step import Quiet, walk
+from rerankdistill.pipeline.vectors import docs_of, read_vectors, vectors_step
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.queries.generate import BATCH
 from rerankdistill.scores.kinds import cross_encoder
+from rerankdistill.types import View
 
 DRIVER = Path(__file__).with_name("adapt_kill_driver.py")
 
@@ -51,6 +55,19 @@ def test_kill_9_of_generate_costs_a_batch_at_most(tmp_path: Path) -> None:
     asked = Counter((out / "asked.txt").read_text("utf-8").split())
     assert len(asked) == 200
     assert asked.total() <= 200 + 2 * BATCH, "each death costs the batch that it met, and nothing before it"
+
+
+def test_documents_that_another_collection_holds_are_not_encoded_again(mini: dict[str, Any], tmp_path: Path) -> None:
+    ws = Workspace(parse(PipelineCard, mini, "mini"), tmp_path / "out", Quiet())
+    model = mining_model(ws)
+    texts = (docs_of(ws.source(), View.TITLE_TEXT, label) for label in ("docs", "another-docs"))
+    steps = [vectors_step(ws, model, each) for each in texts]
+    for step in steps:
+        walk([step], Quiet())
+    assert [artifacts.read(step.folder, "vectors").counts["encoded"] for step in steps] == [80, 0]
+    one, other = (read_vectors(step) for step in steps)
+    assert one[0] == other[0]
+    assert (one[1] == other[1]).all()
 
 
 class Calls:

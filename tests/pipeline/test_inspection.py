@@ -144,6 +144,7 @@ def test_the_job_ahead_is_counted_where_it_is_known(mini, tmp_path):
 
 @pytest.mark.realdata
 @pytest.mark.model
+@pytest.mark.slow  # every abstract is encoded
 def test_the_fused_scorer_is_good_on_scifact_and_a_student_in_it_is_no_copy(data, minilm, tmp_path):
     task = Task(str(data / "scifact"), split="train", queries=40, depth=20, student=minilm, device="cpu")
     fused, lone = measure_teachers(["bm25+minilm", "minilm"], task, tmp_path / "work")

@@ -134,7 +134,7 @@ def test_of_two_labels_the_margin_is_kept_or_the_named_logit(two):
         (CrossEncoderOptions(output="logit"), logits[:, 1]),
         (CrossEncoderOptions(output="logit", positive=0), logits[:, 0]),
     ):
-        assert np.abs(open_kind(two, options=options).score(PAIRS) - wanted).max() < 1e-5
+        assert np.abs(open_kind(two, options=options).score(PAIRS) - wanted).max() < 1e-4
     with pytest.raises(DataError, match="label 2 of a model with 2 labels"):
         open_kind(two, options=CrossEncoderOptions(positive=2)).score(PAIRS)
 

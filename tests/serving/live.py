@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -94,11 +95,12 @@ class Process:
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "rerankdistill", "serve", str(place), "--port", str(self.port), *arguments]
         env = {**os.environ, "RERANKDISTILL_API_KEYS": keys, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  a pipe that nobody reads fills, and stops it
+        self.process = subprocess.Popen(command, stderr=self._log, text=True, env=env)
 
     def __enter__(self) -> Process:
         wait_for(lambda: self.process.poll() is not None or self.ready(), 120)
-        assert self.process.poll() is None, self.process.stderr.read()
+        assert self.process.poll() is None, self.said()
         return self
 
     def ready(self) -> bool:
@@ -107,6 +109,11 @@ class Process:
         except httpx.TransportError:
             return False
 
+    def said(self) -> str:
+        """All that it wrote to stderr so far."""
+        log = self._log.fileno()
+        return os.pread(log, os.fstat(log).st_size, 0).decode()
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -114,4 +121,4 @@ class Process:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stderr.close()
+        self._log.close()

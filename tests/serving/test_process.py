@@ -38,7 +38,7 @@ def test_it_drains_and_its_log_holds_no_text_of_a_user(tiny_bert):
         assert len(told[0].json()) == 1000
         server.process.wait(20)
         assert server.process.returncode in (0, -signal.SIGTERM)
-        log = server.process.stderr.read()
+        log = server.said()
     lines = [json.loads(line) for line in log.splitlines()]
     answered = [(line["path"], line["status"]) for line in lines if line["event"] == "request"]
     assert {("(no route)", 401), ("(no route)", 404), ("/embed", 200)} <= set(answered)

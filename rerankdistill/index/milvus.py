@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rerankdistill import artifacts
 from rerankdistill.errors import ArtifactError, DamagedArtifact
 from rerankdistill.kinds import missing
 
@@ -76,15 +77,14 @@ class Snapshot:
 def copy(source: Path, place: Path) -> None:
     """A second copy of a Milvus Lite's folder, of hard links where they are possible."""
 
-    def link(one: str, other: str) -> None:
-        try:
-            os.link(one, other)
-        except OSError:
-            shutil.copyfile(one, other)
-
     if not source.is_dir():
         raise DamagedArtifact("this part of the index is missing", where=str(source), fix="build the index again")
-    shutil.copytree(source, place, copy_function=link, ignore=shutil.ignore_patterns(LOCK))
+    shutil.copytree(
+        source,
+        place,
+        copy_function=lambda one, other: artifacts.link(Path(one), Path(other)),
+        ignore=shutil.ignore_patterns(LOCK),
+    )
 
 
 def close(client: Any, path: Path) -> None:

@@ -7,7 +7,6 @@ the present one, and keeps what was learnt (ranges, codebooks, centroids, the gr
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +104,5 @@ def _alone(folder: Path) -> Iterator[None]:
     artifacts.sweep(folder)
     if not folder.is_dir():
         artifacts.read(folder, "index")
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with artifacts.alone(folder.with_name(f".{folder.name}.lock")):
         yield

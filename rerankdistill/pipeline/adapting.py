@@ -9,8 +9,6 @@ nobody asked about before, in the words of whoever wrote the queries; it is no s
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -205,11 +203,7 @@ def _by_teacher(
 
 def write_collection(folder: Path, documents: Path, queries: Sequence[Generated], card: AdaptCard) -> dict[str, Any]:
     """Write a folder in BEIR's layout; a query goes where its document belongs. Returns the counts."""
-    corpus = folder / CORPUS
-    try:
-        os.link(documents / CORPUS, corpus)  # the same file by another name: documents may be large
-    except OSError:
-        shutil.copyfile(documents / CORPUS, corpus)
+    artifacts.link(documents / CORPUS, folder / CORPUS)  # documents may be large
     place = {query.query_id: split_of(query.doc_id, card) for query in queries}
     with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
         for query in queries:

@@ -7,8 +7,6 @@ that taught or another; and the judgements of *people*. A report says first whic
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,11 +97,7 @@ def judged_step(ws: Workspace, collection: Step, teachers: Sequence[str]) -> Ste
 def _copy(collection: Path, folder: Path) -> None:
     (folder / "qrels").mkdir()
     for path in [collection / "corpus.jsonl", collection / "queries.jsonl", *(collection / "qrels").iterdir()]:
-        place = folder / path.relative_to(collection)
-        try:
-            os.link(path, place)  # the same file by another name: documents may be large
-        except OSError:
-            shutil.copyfile(path, place)
+        artifacts.link(path, folder / path.relative_to(collection))  # documents may be large
 
 
 def _graded(query_id: str, doc_ids: Sequence[str], scores: Any) -> list[str]:

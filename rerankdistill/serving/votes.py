@@ -6,12 +6,9 @@ whole or not at all: ``queries.jsonl``, ``qrels/test.tsv`` with the last vote of
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +49,7 @@ class Votes:
         cells = (query_id(text), vote.doc_id, str(vote.grade), str(int(time.time())), vote.engine, text)
         line = "\t".join(" ".join(cell.split()) for cell in cells) + "\n"
         (self.folder / "qrels").mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with artifacts.alone(self.folder / ".lock"):
             self._append(line)
             return self._publish()
 
@@ -103,12 +100,6 @@ class Votes:
                 row = {"_id": doc.doc_id, "title": doc.title, "text": doc.text}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         part.replace(self.folder / CORPUS)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def query_id(text: str) -> str:

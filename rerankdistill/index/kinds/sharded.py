@@ -10,8 +10,6 @@ it is written again. On the CPU; ``device`` is checked and has no other effect.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rerankdistill import codebooks
+from rerankdistill import artifacts, codebooks
 from rerankdistill.cards import Card
 from rerankdistill.index import vectors
 from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
@@ -104,7 +102,7 @@ class Kind:
         """See :func:`rerankdistill.index.update.update_index`. Shards that stay are linked, not copied."""
         found = cls.open(source, device)
         vectors.check_fit(content, doc_ids, found._dimension)
-        _link(source / EMPTY, folder / EMPTY)
+        artifacts.link(source / EMPTY, folder / EMPTY)
         size, names = _read(source)[1], found.ids.names
         stay = found.ids.others(gone)
         kept: list[str] = []
@@ -116,7 +114,7 @@ class Kind:
                 sizes += _fill(folder, vectors.Part(found, rows), size, len(sizes))
                 kept += [names[row] for row in rows]
                 continue
-            _link(shard.path, folder / f"{PREFIX}{len(sizes):05}.faiss")
+            artifacts.link(shard.path, folder / f"{PREFIX}{len(sizes):05}.faiss")
             sizes.append(shard.end - shard.first)
             dead.append(np.setdiff1d(np.arange(shard.first, shard.end), rows) - shard.first + len(kept))
             kept += names[shard.first : shard.end]
@@ -212,11 +210,3 @@ def _read(folder: Path) -> tuple[list[int], int]:
         return [int(size) for size in found["sizes"]], int(found["shard"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(folder / SHARDS, error) from error
-
-
-def _link(source: Path, place: Path) -> None:
-    """A file that is never written again, under a second name; copied where the file system has no links."""
-    try:
-        os.link(source, place)
-    except OSError:
-        shutil.copyfile(source, place)

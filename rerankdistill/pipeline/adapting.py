@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from rerankdistill import artifacts
 from rerankdistill.collections.load import load_collection
+from rerankdistill.collections.write import qrels, query_line
 from rerankdistill.errors import CardError, DataError
 from rerankdistill.pipeline.lanes import held_out
 from rerankdistill.pipeline.lessons import mining_model
@@ -119,10 +120,7 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
     model = mining_model(ws)
     runs = [run_step(ws, shelf, name, asked, mine.depth, model if is_dense(name) else None) for name in mine.indexes]
 
-    def own() -> list[Judgement]:
-        return [Judgement(each.query_id, each.doc_id, 1) for each in read_written(written)]
-
-    candidates = candidates_step(ws, asked, runs, mine.depth, own)
+    candidates = candidates_step(ws, asked, runs, mine.depth, lambda: _own(read_written(written)))
     faculty = Faculty(ws, shelf, ws.card.teacher)
     scored = faculty.scored_steps(asked, candidates) if card.teacher_first or card.sift.percentile else []
     other = Faculty(ws, shelf, card.second_teacher) if card.sift.agree else None
@@ -170,6 +168,11 @@ def _as_queries(written: Sequence[Generated]) -> list[Query]:
     return [Query(each.query_id, each.text) for each in written]
 
 
+def _own(written: Sequence[Generated]) -> list[Judgement]:
+    """Each query's own document, as if it had been judged."""
+    return [Judgement(each.query_id, each.doc_id, 1) for each in written]
+
+
 def _ranks(queries: Sequence[Generated], runs: Sequence[Step]) -> dict[str, int]:
     """The best rank, from 1, that any run gives a query's own document."""
     own = {query.query_id: query.doc_id for query in queries}
@@ -206,17 +209,14 @@ def write_collection(folder: Path, documents: Path, queries: Sequence[Generated]
     artifacts.link(documents / CORPUS, folder / CORPUS)  # documents may be large
     place = {query.query_id: split_of(query.doc_id, card) for query in queries}
     with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
-        for query in queries:
-            row = {"_id": query.query_id, "text": query.text, "metadata": {"style": query.style}}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(query_line(each.query_id, each.text, metadata={"style": each.style}) for each in queries)
     (folder / "qrels").mkdir()
     counts: dict[str, Any] = {}
     for split in ("train", "dev", "test"):
         rows = [query for query in queries if place[query.query_id] == split]
         counts[split] = len(rows)
         if rows:
-            lines = "".join(f"{query.query_id}\t{query.doc_id}\t1\n" for query in rows)
-            (folder / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}", "utf-8")
+            (folder / "qrels" / f"{split}.tsv").write_text(qrels(_own(rows)), "utf-8")
     for split, share in (("train", 1.0), ("test", card.held_out)):
         if share and not counts[split]:
             fix = "write more queries, or loosen sift" + ("" if split == "train" else ", or set held_out = 0")

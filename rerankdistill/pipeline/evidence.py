@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rerankdistill import artifacts
+from rerankdistill.collections.write import qrels
 from rerankdistill.examples.relabel import RATE, relabelling
 from rerankdistill.pipeline.card import EvaluateCard
 from rerankdistill.pipeline.chain import stem
@@ -22,6 +23,7 @@ from rerankdistill.pipeline.mining import Asked, Shelf, candidates_step, is_dens
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty
 from rerankdistill.pipeline.workspace import Workspace
+from rerankdistill.types import Judgement
 
 if TYPE_CHECKING:
     from rerankdistill.pipeline.lessons import Lessons
@@ -86,9 +88,8 @@ def judged_step(ws: Workspace, collection: Step, teachers: Sequence[str]) -> Ste
         for name, faculty in faculties.items():
             told = faculty.fused(faculty.raw(asked, candidates, scored[name]))
             listed = ((query_id, lists[query_id]) for query_id in told)
-            lines = [line for query_id, doc_ids in listed for line in _graded(query_id, doc_ids, told[query_id])]
-            text = "query-id\tcorpus-id\tscore\n" + "".join(lines)
-            (folder / "qrels" / f"{split_by(name)}.tsv").write_text(text, "utf-8")
+            judged = [each for query_id, doc_ids in listed for each in _graded(query_id, doc_ids, told[query_id])]
+            (folder / "qrels" / f"{split_by(name)}.tsv").write_text(qrels(judged), "utf-8")
 
     step.run = run
     return step
@@ -100,7 +101,7 @@ def _copy(collection: Path, folder: Path) -> None:
         artifacts.link(path, folder / path.relative_to(collection))  # documents may be large
 
 
-def _graded(query_id: str, doc_ids: Sequence[str], scores: Any) -> list[str]:
-    """The lines of a qrels file for the first documents of a teacher's order; those without a score are left out."""
+def _graded(query_id: str, doc_ids: Sequence[str], scores: Any) -> list[Judgement]:
+    """The first documents of a teacher's order; those without a score are left out."""
     known = [at for at in np.argsort(-scores, kind="stable").tolist() if not np.isnan(scores[at])]
-    return [f"{query_id}\t{doc_ids[at]}\t{grade}\n" for at, grade in zip(known, GRADES, strict=False)]
+    return [Judgement(query_id, doc_ids[at], grade) for at, grade in zip(known, GRADES, strict=False)]

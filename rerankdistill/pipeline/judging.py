@@ -6,13 +6,13 @@ What comes out is a folder in BEIR's layout with people's judgements as its spli
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rerankdistill.artifacts import write_text
 from rerankdistill.collections.work import recall
+from rerankdistill.collections.write import doc_line, qrels, query_line
 from rerankdistill.errors import DataError, UsageError
 from rerankdistill.evaluation.judging import MOST, Answers, Pair, difference, telling_pairs
 from rerankdistill.runs.store import open_run
@@ -89,18 +89,16 @@ class Session:
         """Write the answers as a collection."""
         corpus, judged = self.out / "corpus.jsonl", list(self.answers.judgements())
         if not self._saved:
-            rows = ({"_id": doc.doc_id, "title": doc.title, "text": doc.text} for doc in self.source.docs())
             part = self.out / ".corpus.jsonl.part"
             with part.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                file.writelines(map(doc_line, self.source.docs()))
             part.replace(corpus)
             self._saved = True
         asked = dict.fromkeys(each.query_id for each in judged)
-        told = ({"_id": query_id, "text": self.queries[query_id]} for query_id in asked)
-        write_text(self.out / "queries.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told))
+        told = "".join(query_line(query_id, self.queries[query_id]) for query_id in asked)
+        write_text(self.out / "queries.jsonl", told)
         (self.out / "qrels").mkdir(exist_ok=True)
-        rows_of = "".join(f"{each.query_id}\t{each.doc_id}\t{each.grade}\n" for each in judged)
-        write_text(self.out / "qrels" / "test.tsv", f"query-id\tcorpus-id\tscore\n{rows_of}")
+        write_text(self.out / "qrels" / "test.tsv", qrels(judged))
 
     def verdict(self) -> str:
         """What the answers say so far, in words."""

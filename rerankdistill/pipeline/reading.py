@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -14,6 +13,7 @@ from rerankdistill.cards import Card
 from rerankdistill.collections.load import load_collection
 from rerankdistill.collections.reading.files import find_files
 from rerankdistill.collections.reading.read import Counts, ReadingOptions, read_documents
+from rerankdistill.collections.write import doc_line
 from rerankdistill.contracts import Source
 from rerankdistill.errors import CardError
 from rerankdistill.pipeline.step import Notes, Step
@@ -115,8 +115,7 @@ def documents_step(root: Path, card: AdaptCard, notes: Notes) -> Step:
             for doc in docs:
                 if doc.doc_id in judged:
                     continue
-                row = {"_id": doc.doc_id, "title": doc.title, "text": doc.text}
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                out.write(doc_line(doc))
                 counts.passages += source is not None
         step.manifest.counts = {key: value for key, value in asdict(counts).items() if value}
         if judged:

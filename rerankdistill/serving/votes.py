@@ -6,7 +6,6 @@ whole or not at all: ``queries.jsonl``, ``qrels/test.tsv`` with the last vote of
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from hashlib import sha256
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rerankdistill import artifacts
+from rerankdistill.collections.write import doc_line, qrels, query_line
 from rerankdistill.contracts import Source
 from rerankdistill.errors import DataError
-from rerankdistill.types import Query
+from rerankdistill.types import Judgement, Query
 
 FOLDER, LOG, CORPUS = "votes", "log.tsv", "corpus.jsonl"
 MOST_DOCUMENTS = 1_000_000
@@ -75,10 +75,10 @@ class Votes:
     def _publish(self) -> int:
         votes = self.all()
         queries = {query.query_id: query.text for query, _, _ in votes}
-        rows = (json.dumps({"_id": name, "text": text}, ensure_ascii=False) for name, text in queries.items())
-        artifacts.write_text(self.folder / "queries.jsonl", "".join(f"{row}\n" for row in rows))
-        lines = "".join(f"{query.query_id}\t{doc_id}\t{grade}\n" for query, doc_id, grade in votes)
-        artifacts.write_text(self.folder / "qrels" / "test.tsv", f"query-id\tcorpus-id\tscore\n{lines}")
+        rows = (query_line(name, text) for name, text in queries.items())
+        artifacts.write_text(self.folder / "queries.jsonl", "".join(rows))
+        judged = (Judgement(query.query_id, doc_id, grade) for query, doc_id, grade in votes)
+        artifacts.write_text(self.folder / "qrels" / "test.tsv", qrels(judged))
         self._documents()
         return len(votes)
 
@@ -96,9 +96,7 @@ class Votes:
             return
         part = self.folder / f".{CORPUS}.part"
         with part.open("w", encoding="utf-8") as file:
-            for doc in self._source.docs():
-                row = {"_id": doc.doc_id, "title": doc.title, "text": doc.text}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.writelines(map(doc_line, self._source.docs()))
         part.replace(self.folder / CORPUS)
 
 

@@ -25,7 +25,7 @@ from rerankdistill.scores.card import load_members, load_teacher
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rerankdistill"
 GROUND = {"errors", "types", "contracts", "kinds", "cards", "artifacts", "encoding", "lexical", "devices"}
-GROUND |= {"codebooks", "packed", "prompting", "representations"}
+GROUND |= {"appended", "codebooks", "packed", "prompting", "representations"}
 ROOMS = {"collections", "queries", "index", "runs", "candidates", "scores", "examples", "losses", "students"}
 ROOMS |= {"evaluation"}
 JOINERS = {"pipeline", "serving"}

@@ -8,14 +8,12 @@ judgements by their effect on a difference of AP).
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rerankdistill.errors import DamagedArtifact
+from rerankdistill.appended import append, replay
 from rerankdistill.types import Judgement, Run
 
 DEPTH = 10
@@ -77,25 +75,11 @@ class Answers:
         self._order: list[tuple[str, str]] = []
         self.grades: dict[tuple[str, str], int | None] = {}
         if path.exists():
-            self._read()
-
-    def _read(self) -> None:
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                row = json.loads(line)
-                self._take((str(row["query_id"]), str(row["doc_id"])), row["grade"], bool(row.get("undone")))
-            except (ValueError, KeyError, TypeError) as error:
-                fix = "take the line out; the others are kept"
-                raise DamagedArtifact(f"line {number} cannot be read", where=str(self.path), fix=fix) from error
-        if whole < len(data):  # a kill tore the last line
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+            replay(path, self._replayed, "take the line out; the others are kept")
 
     def give(self, query_id: str, doc_id: str, grade: int | None) -> None:
         """Take down an answer; None: skipped. It is on the disk when this returns."""
-        self._append({"query_id": query_id, "doc_id": doc_id, "grade": grade})
+        append(self.path, [{"query_id": query_id, "doc_id": doc_id, "grade": grade}])
         self._take((query_id, doc_id), grade, False)
 
     def undo(self) -> tuple[str, str] | None:
@@ -103,7 +87,7 @@ class Answers:
         if not self._order:
             return None
         key = self._order[-1]
-        self._append({"query_id": key[0], "doc_id": key[1], "grade": None, "undone": True})
+        append(self.path, [{"query_id": key[0], "doc_id": key[1], "grade": None, "undone": True}])
         self._take(key, None, True)
         return key
 
@@ -114,6 +98,9 @@ class Answers:
             if grade is not None:
                 yield Judgement(*key, grade)
 
+    def _replayed(self, row: Any) -> None:
+        self._take((str(row["query_id"]), str(row["doc_id"])), row["grade"], bool(row.get("undone")))
+
     def _take(self, key: tuple[str, str], grade: int | None, undone: bool) -> None:
         if key in self.grades:
             self._order.remove(key)
@@ -121,10 +108,3 @@ class Answers:
         if not undone:
             self._order.append(key)
             self.grades[key] = grade
-
-    def _append(self, row: dict[str, object]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
-            file.flush()
-            os.fsync(file.fileno())

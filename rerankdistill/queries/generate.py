@@ -7,17 +7,16 @@ so that a document that is added or changed costs its own queries alone.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from rerankdistill.appended import append, replay
 from rerankdistill.artifacts import fingerprint
-from rerankdistill.errors import DamagedArtifact, DataError
+from rerankdistill.errors import DataError
 from rerankdistill.queries.styles import StyleCard
 from rerankdistill.types import Doc
 
@@ -59,7 +58,7 @@ class Log:
         self.seconds_each: float | None = None
         """What a query took to write when this log was last written to; None where nobody has timed it."""
         if path.exists():
-            self._read()
+            replay(path, self._take, "delete the file; its queries are then written again")
         with suppress(OSError, ValueError):
             self.seconds_each = float(self._pace.read_text("utf-8"))
 
@@ -72,30 +71,15 @@ class Log:
         self.seconds_each = seconds / max(queries, 1)
         self._pace.write_text(f"{self.seconds_each:.6f}", "utf-8")
 
-    def _read(self) -> None:
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                key, text = json.loads(line)
-            except ValueError as error:
-                fix = "delete the file; its queries are then written again"
-                raise DamagedArtifact(f"line {number} cannot be read", where=str(self.path), fix=fix) from error
-            self.known[key] = text
-        if whole < len(data):  # a kill tore the last line
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
-
     def add(self, rows: Iterable[tuple[str, str]]) -> None:
         """Append rows, and wait until they are on the disk."""
         rows = list(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        block = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with self.path.open("ab") as file:
-            file.write(block.encode("utf-8", "surrogatepass"))
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, rows)
         self.known.update(rows)
+
+    def _take(self, row: Any) -> None:
+        key, text = row
+        self.known[key] = text
 
 
 def key_of(request: Request, mark: str) -> str:

@@ -7,7 +7,7 @@ document alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,7 +19,7 @@ from rerankdistill.cards import Card
 from rerankdistill.codebooks import Codebooks, Layout
 from rerankdistill.errors import CardError
 from rerankdistill.index import vectors
-from rerankdistill.index.ids import DocIds, check_ids, open_ids, save_ids
+from rerankdistill.index.ids import DocIds, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
 
 
@@ -52,7 +52,7 @@ class CodeOptions(Card):
         return hash_file(path) if self.codebooks and path.is_file() else ""
 
 
-class Quantised:
+class Quantised(vectors.Renewed):
     """Opens and searches such an index; a kind adds how it is built."""
 
     accepts: Literal["texts", "vectors"] = "vectors"
@@ -69,19 +69,6 @@ class Quantised:
         vectors.gpu_number(device)
         ids = open_ids(folder)
         return cls(vectors.read_index(folder, ids), ids)
-
-    @classmethod
-    def update(
-        cls,
-        folder: Path,
-        source: Path,
-        gone: Collection[str],
-        doc_ids: Sequence[str],
-        content: Any,
-        device: str = "auto",
-    ) -> None:
-        """See :func:`rerankdistill.index.update.update_index`."""
-        vectors.renew(folder, source, gone, doc_ids, content, device)
 
     def __getitem__(self, rows: IntArray) -> FloatArray:
         """``[len(rows), d]`` what the index remembers of its documents."""
@@ -121,10 +108,3 @@ def fill(index: Any, folder: Path, doc_ids: Sequence[str], content: Any) -> None
     vectors.add_all(index, content)
     vectors.write_index(index, folder)
     save_ids(folder, doc_ids)
-
-
-def check(doc_ids: Sequence[str], content: Any, device: str) -> None:
-    """Raises what a bad device, bad ids or bad vectors deserve."""
-    vectors.gpu_number(device)
-    check_ids(doc_ids)
-    vectors.check_vectors(content, doc_ids)

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from rerankdistill.cards import Card
 from rerankdistill.index import vectors
-from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
+from rerankdistill.index.ids import DocIds, damaged, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
 
 WHOLE, OPTIONS = "vectors.npy", "options.json"
@@ -60,9 +60,7 @@ class Rescored:
     @classmethod
     def build(cls, folder: Path, doc_ids: Sequence[str], content: Any, options: Any, device: str = "auto") -> None:
         """``content``: ``[n, d]``, also memory-mapped."""
-        vectors.gpu_number(device)
-        check_ids(doc_ids)
-        vectors.check_vectors(content, doc_ids)
+        vectors.check(doc_ids, content, device)
         index, options = cls.small(content, options)
         cls._write(folder, index, [content], options)
         save_ids(folder, doc_ids)

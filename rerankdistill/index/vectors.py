@@ -15,7 +15,7 @@ import numpy as np
 
 from rerankdistill.codebooks import load_faiss as load_faiss
 from rerankdistill.errors import DataError, MissingDependency, UsageError
-from rerankdistill.index.ids import DocIds, damaged, open_ids, save_ids
+from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
 from rerankdistill.kinds import INSTALLS
 from rerankdistill.types import FloatArray, IntArray
 
@@ -93,6 +93,13 @@ def check_vectors(vectors: Any, doc_ids: Sequence[str]) -> None:
             )
 
 
+def check(doc_ids: Sequence[str], content: Any, device: str) -> None:
+    """Raises what a bad device, bad ids or bad vectors deserve, before anything is built."""
+    gpu_number(device)
+    check_ids(doc_ids)
+    check_vectors(content, doc_ids)
+
+
 def add_all(index: Any, vectors: Any) -> None:
     """Add a matrix to a faiss index in blocks."""
     for start in range(0, len(vectors), BLOCK):
@@ -145,16 +152,28 @@ def forget(index: Any, rows: IntArray) -> None:
             numbers[:] = moved[numbers]
 
 
-def renew(folder: Path, source: Path, gone: Collection[str], doc_ids: Sequence[str], content: Any, device: str) -> None:
-    """Update a faiss index that can let go of rows; see :func:`rerankdistill.index.update.update_index`."""
-    gpu_number(device)
-    ids = open_ids(source)
-    index = read_index(source, ids)
-    check_fit(content, doc_ids, index.d)
-    forget(index, ids.rows(gone))
-    add_all(index, content)
-    write_index(index, folder)
-    save_ids(folder, [*(ids.names[row] for row in ids.others(gone)), *doc_ids])
+class Renewed:
+    """Kinds whose faiss index can let go of rows, and takes others behind those that stay."""
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: Any,
+        device: str = "auto",
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        gpu_number(device)
+        ids = open_ids(source)
+        index = read_index(source, ids)
+        check_fit(content, doc_ids, index.d)
+        forget(index, ids.rows(gone))
+        add_all(index, content)
+        write_index(index, folder)
+        save_ids(folder, [*(ids.names[row] for row in ids.others(gone)), *doc_ids])
 
 
 def living(ids: DocIds, first: int = 0, end: int | None = None) -> Any:

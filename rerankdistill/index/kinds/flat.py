@@ -5,13 +5,13 @@ Its answer is exact, ties at the cut included. Memory: four bytes a dimension an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from rerankdistill.cards import Card
 from rerankdistill.index import vectors
-from rerankdistill.index.ids import DocIds, check_ids, open_ids, save_ids
+from rerankdistill.index.ids import DocIds, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
 
 GPU_DEPTH = 2048
@@ -25,7 +25,7 @@ class FlatOptions(Card):
 Options = FlatOptions
 
 
-class Kind:
+class Kind(vectors.Renewed):
     """Keeps the promises of :class:`rerankdistill.contracts.Index`."""
 
     accepts: Literal["texts", "vectors"] = "vectors"
@@ -49,26 +49,11 @@ class Kind:
         device: str = "auto",
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped. ``device`` is only checked: storing needs no GPU."""
-        vectors.gpu_number(device)
-        check_ids(doc_ids)
-        vectors.check_vectors(content, doc_ids)
+        vectors.check(doc_ids, content, device)
         index = vectors.load_faiss().IndexFlatIP(int(content.shape[1]))
         vectors.add_all(index, content)
         vectors.write_index(index, folder)
         save_ids(folder, doc_ids)
-
-    @classmethod
-    def update(
-        cls,
-        folder: Path,
-        source: Path,
-        gone: Collection[str],
-        doc_ids: Sequence[str],
-        content: FloatArray,
-        device: str = "auto",
-    ) -> None:
-        """See :func:`rerankdistill.index.update.update_index`."""
-        vectors.renew(folder, source, gone, doc_ids, content, device)
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:

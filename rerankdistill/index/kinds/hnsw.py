@@ -24,7 +24,7 @@ from pydantic import Field
 from rerankdistill import devices
 from rerankdistill.cards import Card
 from rerankdistill.index import vectors
-from rerankdistill.index.ids import DocIds, check_ids, open_ids, save_ids
+from rerankdistill.index.ids import DocIds, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
 
 
@@ -66,9 +66,7 @@ class Kind:
         cls, folder: Path, doc_ids: Sequence[str], content: FloatArray, options: HnswOptions, device: str = "auto"
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped."""
-        vectors.gpu_number(device)
-        check_ids(doc_ids)
-        vectors.check_vectors(content, doc_ids)
+        vectors.check(doc_ids, content, device)
         _write(folder, _graph(int(content.shape[1]), options), doc_ids, content, options.threads)
 
     @classmethod

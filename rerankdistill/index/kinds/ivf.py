@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rerankdistill import codebooks
 from rerankdistill.cards import Card
-from rerankdistill.index import quantised
+from rerankdistill.index import quantised, vectors
 from rerankdistill.types import FloatArray
 
 
@@ -44,7 +44,7 @@ class Kind(quantised.Quantised):
         cls, folder: Path, doc_ids: Sequence[str], content: FloatArray, options: IvfOptions, device: str = "auto"
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped."""
-        quantised.check(doc_ids, content, device)
+        vectors.check(doc_ids, content, device)
         nlist = options.nlist or codebooks.lists_for(len(doc_ids))
         index = codebooks.train_lists(content, nlist, options.seed, options.train_size)
         index.nprobe = codebooks.probes(nlist, options.nprobe)

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from rerankdistill import codebooks
-from rerankdistill.index import quantised
+from rerankdistill.index import quantised, vectors
 from rerankdistill.types import FloatArray
 
 
@@ -40,6 +40,6 @@ class Kind(quantised.Quantised):
         cls, folder: Path, doc_ids: Sequence[str], content: FloatArray, options: IvfPqOptions, device: str = "auto"
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped."""
-        quantised.check(doc_ids, content, device)
+        vectors.check(doc_ids, content, device)
         books = quantised.books_for(content, options, options.nlist or codebooks.lists_for(len(doc_ids)))
         quantised.fill(codebooks.index_of(books, options.nprobe), folder, doc_ids, content)

@@ -20,7 +20,7 @@ from pydantic import Field
 from rerankdistill.cards import Card
 from rerankdistill.errors import ArtifactError, UsageError
 from rerankdistill.index import milvus, vectors
-from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
+from rerankdistill.index.ids import DocIds, damaged, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
 
 OPTIONS = "options.json"
@@ -64,9 +64,7 @@ class Kind:
         cls, folder: Path, doc_ids: Sequence[str], content: Any, options: MilvusOptions, device: str = "auto"
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped."""
-        vectors.gpu_number(device)
-        check_ids(doc_ids)
-        vectors.check_vectors(content, doc_ids)
+        vectors.check(doc_ids, content, device)
         options = options.model_copy(update={"name": options.name or f"{options.collection}_{uuid.uuid4().hex[:8]}"})
         if options.uri:
             _fill(milvus.cluster(options.uri), options, content)

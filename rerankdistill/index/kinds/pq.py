@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rerankdistill import codebooks
-from rerankdistill.index import quantised
+from rerankdistill.index import quantised, vectors
 from rerankdistill.types import FloatArray
 
 
@@ -29,6 +29,6 @@ class Kind(quantised.Quantised):
         cls, folder: Path, doc_ids: Sequence[str], content: FloatArray, options: PqOptions, device: str = "auto"
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped."""
-        quantised.check(doc_ids, content, device)
+        vectors.check(doc_ids, content, device)
         books = quantised.books_for(content, options, 0)
         quantised.fill(codebooks.index_of(books), folder, doc_ids, content)

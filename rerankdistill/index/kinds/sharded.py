@@ -21,7 +21,7 @@ from pydantic import Field
 from rerankdistill import artifacts, codebooks
 from rerankdistill.cards import Card
 from rerankdistill.index import vectors
-from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
+from rerankdistill.index.ids import DocIds, damaged, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
 
 SHARDS, EMPTY, PREFIX = "shards.json", "empty.faiss", "shard-"
@@ -74,9 +74,7 @@ class Kind:
         cls, folder: Path, doc_ids: Sequence[str], content: Any, options: ShardedOptions, device: str = "auto"
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped, and then never in memory as a whole."""
-        vectors.gpu_number(device)
-        check_ids(doc_ids)
-        vectors.check_vectors(content, doc_ids)
+        vectors.check(doc_ids, content, device)
         faiss = vectors.load_faiss()
         if options.inside == "flat":
             empty = faiss.IndexFlatIP(int(content.shape[1]))

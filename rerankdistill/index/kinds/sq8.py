@@ -41,7 +41,7 @@ class Kind(quantised.Quantised):
         cls, folder: Path, doc_ids: Sequence[str], content: FloatArray, options: Sq8Options, device: str = "auto"
     ) -> None:
         """``content``: ``[n, d]``, also memory-mapped."""
-        quantised.check(doc_ids, content, device)
+        vectors.check(doc_ids, content, device)
         faiss = vectors.load_faiss()
         quantiser = faiss.ScalarQuantizer.QT_8bit
         index = faiss.IndexScalarQuantizer(int(content.shape[1]), quantiser, faiss.METRIC_INNER_PRODUCT)

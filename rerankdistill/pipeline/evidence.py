@@ -18,8 +18,8 @@ from rerankdistill.collections.write import qrels
 from rerankdistill.examples.relabel import RATE, relabelling
 from rerankdistill.pipeline.card import EvaluateCard
 from rerankdistill.pipeline.chain import stem
-from rerankdistill.pipeline.lessons import mining_model
-from rerankdistill.pipeline.mining import Asked, Shelf, candidates_step, is_dense, read_candidates, run_step
+from rerankdistill.pipeline.lessons import mined_runs
+from rerankdistill.pipeline.mining import Asked, Shelf, candidates_step, read_candidates
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty
 from rerankdistill.pipeline.workspace import Workspace
@@ -71,10 +71,8 @@ def judged_step(ws: Workspace, collection: Step, teachers: Sequence[str]) -> Ste
     its workspace is about the collection. No document is copied, and nothing that trains is changed."""
     source = ws.source()
     asked = Asked("held-out", source.queries_fingerprint("test"), lambda: source.queries("test"))
-    shelf, mine = Shelf(source, ws.card.view), ws.card.mine
-    model = mining_model(ws) if any(map(is_dense, mine.indexes)) else None
-    runs = [run_step(ws, shelf, name, asked, mine.depth, model if is_dense(name) else None) for name in mine.indexes]
-    candidates = candidates_step(ws, asked, runs, mine.depth)
+    shelf, depth = Shelf(source, ws.card.view), ws.card.mine.depth
+    candidates = candidates_step(ws, asked, mined_runs(ws, shelf, asked, depth), depth)
     faculties = {name: Faculty(ws, shelf, name) for name in teachers}
     scored = {name: faculty.scored_steps(asked, candidates) for name, faculty in faculties.items()}
     inputs = {"collection": collection.fingerprint, "candidates": candidates.fingerprint}

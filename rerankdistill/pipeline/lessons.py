@@ -150,11 +150,7 @@ class Lessons:
         if self.round and self.first:
             return remined_step(self.ws, self.shelf, self.asked, self.round, self.first.candidates, judged)
         mine = self.ws.card.mine
-        model = mining_model(self.ws) if any(map(is_dense, mine.indexes)) else None
-        runs = [
-            run_step(self.ws, self.shelf, name, self.asked, mine.depth, model if is_dense(name) else None)
-            for name in mine.indexes
-        ]
+        runs = mined_runs(self.ws, self.shelf, self.asked, mine.depth)
         runs += [given_run_step(self.ws, self.shelf, name, "train", self.lane.name) for name in mine.runs]
         return candidates_step(self.ws, self.asked, runs, mine.depth, judged)
 
@@ -321,6 +317,13 @@ def _divide(examples: Examples, dev: frozenset[str]) -> tuple[list[Example], lis
     for example in examples:
         (held if example.query_id in dev else learned).append(example)
     return learned, held
+
+
+def mined_runs(ws: Workspace, shelf: Shelf, asked: Asked, depth: int) -> list[Step]:
+    """The steps that search each of the pipeline's mining indexes."""
+    indexes = ws.card.mine.indexes
+    model = mining_model(ws) if any(map(is_dense, indexes)) else None
+    return [run_step(ws, shelf, name, asked, depth, model if is_dense(name) else None) for name in indexes]
 
 
 def mining_model(ws: Workspace) -> Model:

@@ -33,14 +33,13 @@ from rerankdistill.pipeline.engines import (
 from rerankdistill.pipeline.evidence import opening, relabelled_notes, said
 from rerankdistill.pipeline.lanes import read_training
 from rerankdistill.pipeline.learning import CONTROL, DISTILLED, SHUFFLED, Arm, arms, model_of, student_step
-from rerankdistill.pipeline.lessons import Lessons, mining_model
+from rerankdistill.pipeline.lessons import Lessons, mined_runs
 from rerankdistill.pipeline.mining import (
     Asked,
     Shelf,
     candidates_step,
     given_run_step,
     index_step,
-    is_dense,
     read_run,
     run_step,
 )  # fmt: skip
@@ -229,11 +228,7 @@ class Proof:
                 f"{self.first_name} top {self.target.rerank_depth}",
             )
         else:
-            model = mining_model(self.ws) if any(map(is_dense, mine.indexes)) else None
-            runs = [
-                run_step(self.ws, self.shelf, index, self.asked, self.target.depth, model if is_dense(index) else None)
-                for index in mine.indexes
-            ]
+            runs = mined_runs(self.ws, self.shelf, self.asked, self.target.depth)
             depth, stage = mine.depth, f"{' ∪ '.join(Path(index).stem for index in mine.indexes)} top {mine.depth}"
         candidates = candidates_step(self.ws, self.asked, runs, depth, name=f"{self.asked.name}-for-{called}")
         fused = teacher_step(self.ws, faculty, self.asked, candidates, f"teacher-{called}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ class Metadata:
         self.doc_ids, self.columns = doc_ids, {ID: doc_ids, **columns}
         self._rows = {doc_id: row for row, doc_id in enumerate(doc_ids)}
 
-    @property
+    def __contains__(self, doc_id: object) -> bool:
+        return doc_id in self._rows
+
+    @cached_property
     def fields(self) -> dict[str, list[Value]]:
         """Each field, with its values where there are few, the most frequent first."""
         found: dict[str, list[Value]] = {}

@@ -22,8 +22,8 @@ from rerankdistill.collections.load import load_collection
 from rerankdistill.collections.write import qrels, query_line
 from rerankdistill.errors import CardError, DataError
 from rerankdistill.pipeline.lanes import held_out
-from rerankdistill.pipeline.lessons import mining_model
-from rerankdistill.pipeline.mining import Asked, Shelf, candidates_step, is_dense, read_candidates, read_run, run_step
+from rerankdistill.pipeline.lessons import mined_runs, mining_model
+from rerankdistill.pipeline.mining import Asked, Shelf, candidates_step, read_candidates, read_run
 from rerankdistill.pipeline.reading import CORPUS, AdaptCard
 from rerankdistill.pipeline.step import Step
 from rerankdistill.pipeline.teaching import Faculty
@@ -115,12 +115,11 @@ def read_written(step: Step) -> list[Generated]:
 def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: Step) -> Step:
     """The step that asks the first stages and the teacher about every query, and makes a collection of those that
     find their documents."""
-    shelf, mine = Shelf(ws.source(), ws.card.view), ws.card.mine
+    shelf, depth = Shelf(ws.source(), ws.card.view), ws.card.mine.depth
     asked = Asked("written", written.fingerprint, lambda: _as_queries(read_written(written)), (written,))
-    model = mining_model(ws)
-    runs = [run_step(ws, shelf, name, asked, mine.depth, model if is_dense(name) else None) for name in mine.indexes]
+    runs = mined_runs(ws, shelf, asked, depth)
 
-    candidates = candidates_step(ws, asked, runs, mine.depth, lambda: _own(read_written(written)))
+    candidates = candidates_step(ws, asked, runs, depth, lambda: _own(read_written(written)))
     faculty = Faculty(ws, shelf, ws.card.teacher)
     scored = faculty.scored_steps(asked, candidates) if card.teacher_first or card.sift.percentile else []
     other = Faculty(ws, shelf, card.second_teacher) if card.sift.agree else None
@@ -140,8 +139,8 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
         funnel = Funnel([query for query in every if split_of(query.doc_id, card) != "test"])
         if card.sift.round_trip:
             funnel.apply("round trip", filters.found_again(_ranks(funnel.queries, runs), card.sift.round_trip))
+        lists = read_candidates(candidates) if scored or seconded else {}
         if scored:
-            lists = read_candidates(candidates)
             told = faculty.fused(faculty.raw(asked, candidates, scored))
             firsts, own_scores = _by_teacher(funnel.queries, lists, told)
             if card.teacher_first:
@@ -150,7 +149,7 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
                 funnel.apply("percentile", filters.scored_above(own_scores, card.sift.percentile))
         if other:
             told = other.fused(other.raw(asked, candidates, seconded))
-            firsts, _ = _by_teacher(funnel.queries, read_candidates(candidates), told)
+            firsts, _ = _by_teacher(funnel.queries, lists, told)
             funnel.apply("second teacher agrees", lambda queries: [query.query_id in firsts for query in queries])
         if not funnel.queries:
             fix = "loosen sift: round_trip = 0, teacher_first = false"

@@ -73,16 +73,17 @@ def known_docs(step: Step) -> Known:
 
 
 def _held(place: Path, step: Step) -> Known | None:
+    wanted = step.manifest
     try:
-        found = artifacts.read(place, step.manifest.kind)
+        found = artifacts.read(place, wanted.kind)
+        alike = (found.format, found.card) == (wanted.format, wanted.card)
+        if not alike or found.inputs.get("model") != wanted.inputs["model"]:
+            return None
         table = pq.read_table(place / "ids.parquet")
         vectors = np.load(place / "vectors.npy", mmap_mode="r")
     except (ArtifactError, OSError):
         return None
-    alike = (found.format, found.card) == (step.manifest.format, step.manifest.card)
-    if not alike or found.inputs.get("model") != step.manifest.inputs["model"] or MARK not in table.column_names:
-        return None
-    return Known(table[MARK].to_numpy(), vectors)
+    return Known(table[MARK].to_numpy(), vectors) if MARK in table.column_names else None
 
 
 def encode_queries(path: Path, texts: Sequence[str], encode: Encode) -> FloatArray:

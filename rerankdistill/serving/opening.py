@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,11 @@ from rerankdistill.serving.model import Embedder, Models, Reranker
 from rerankdistill.serving.session_network import COURSE, fastest
 from rerankdistill.serving.settings import Settings
 from rerankdistill.serving.torch_network import PROBES, scores_of, vectors_of
+from rerankdistill.students.folder import Folder
 from rerankdistill.students.folder import look as look_inside
 
 NOT_TO_SERVE = ("control", "shuffled", "before")
 """What stands in the names of students that are there to be compared with."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A student's folder, what it is, and what its manifest says of its lengths."""
-
-    folder: Path
-    kind: str
-    options: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
 
 def load_models(settings: Settings) -> Models:
@@ -51,7 +38,7 @@ def load_models(settings: Settings) -> Models:
     )
 
 
-def find(place: Path, student: str = "") -> tuple[Place | None, Place | None]:
+def find(place: Path, student: str = "") -> tuple[Folder | None, Folder | None]:
     """The bi-encoder and the cross-encoder to serve: a student's own folder, or those of a pipeline's folder."""
     found = [look(place)] if is_model(place) else [look(each) for each in candidates(place, student)]
     embedders, rerankers = ([each for each in found if each.kind == kind] for kind in ("bi_encoder", "cross_encoder"))
@@ -98,15 +85,15 @@ def is_model(folder: Path) -> bool:
     return (folder / "modules.json").is_file() or (folder / "config.json").is_file()
 
 
-def look(folder: Path) -> Place:
+def look(folder: Path) -> Folder:
     """What kind of model a folder holds: by its manifest, else by the libraries' own files."""
     found = look_inside(folder)
-    return Place(folder, "bi_encoder" if found.kind == "query_tower" else found.kind, found.options)
+    return found._replace(kind="bi_encoder") if found.kind == "query_tower" else found
 
 
-def open_embedder(place: Place, device: devices.Device) -> Embedder:
+def open_embedder(place: Folder, device: devices.Device) -> Embedder:
     """A bi-encoder: with torch, or in the form that is faster here."""
-    model = owned(load_bi_encoder(str(place.folder)).eval())
+    model = owned(load_bi_encoder(str(place.path)).eval())
     roles: dict[Role, Any] = towers(model)
     wanted = {"query": place.options.get("query_tokens"), "doc": place.options.get("doc_tokens")}
     limits = {role: int(tower.max_seq_length or 512) for role, tower in roles.items()}
@@ -120,10 +107,10 @@ def open_embedder(place: Place, device: devices.Device) -> Embedder:
     form = None
     if roles["query"] is roles["doc"]:
         course = tokenise(roles["doc"].tokenizer, COURSE, most["doc"])
-        form, shared = fastest(place.folder, device, shared, course)
+        form, shared = fastest(place.path, device, shared, course)
     return Embedder(
         place.name,
-        model_fingerprint(str(place.folder)),
+        model_fingerprint(str(place.path)),
         int(roles["doc"].get_embedding_dimension()),
         most,
         {role: tower.tokenizer for role, tower in roles.items()},
@@ -134,19 +121,19 @@ def open_embedder(place: Place, device: devices.Device) -> Embedder:
     )
 
 
-def open_reranker(place: Place, device: devices.Device) -> Reranker:
+def open_reranker(place: Folder, device: devices.Device) -> Reranker:
     """A cross-encoder: with torch, or in the form that is faster here."""
     kind = open_kind("students", "cross_encoder")
-    options = kind.Options(init=str(place.folder), max_tokens=place.options.get("max_tokens") or 512)
-    network = owned(kind.open(place.folder, options, device.name).network.eval())
+    options = kind.Options(init=str(place.path), max_tokens=place.options.get("max_tokens") or 512)
+    network = owned(kind.open(place.path, options, device.name).network.eval())
     limit = int(network.max_seq_length or network.tokenizer.model_max_length)
     most = min(options.max_tokens, limit)
     probes = tokenise(network.tokenizer, [PROBES[1]] * len(PROBES), most, PROBES)
     course = tokenise(network.tokenizer, [COURSE[0]] * len(COURSE), most, COURSE)
-    form, run = fastest(place.folder, device, scores_of(network.model, device, probes), course)
+    form, run = fastest(place.path, device, scores_of(network.model, device, probes), course)
     return Reranker(
         place.name,
-        model_fingerprint(str(place.folder)),
+        model_fingerprint(str(place.path)),
         most,
         network.tokenizer,
         run,

@@ -83,7 +83,7 @@ class Watcher:
 def signature(settings: Settings) -> Signature:
     """Changes when a file of a served student does; empty while there is nothing whole to serve."""
     try:
-        folders = [place.folder for place in find(settings.place.expanduser(), settings.student) if place]
+        folders = [place.path for place in find(settings.place.expanduser(), settings.student) if place]
         return tuple(sorted(line for folder in folders for line in _lines(folder)))
     except (RerankDistillError, OSError):
         return ()

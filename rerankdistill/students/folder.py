@@ -20,6 +20,10 @@ class Folder(NamedTuple):
     kind: str
     options: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        return self.path.name
+
 
 def look(path: Path) -> Folder:
     """Raises DataError: there is no model; DamagedArtifact: its manifest cannot be read."""

@@ -85,8 +85,7 @@ def router(searcher: Searcher, votes: Votes, settings: Settings) -> APIRouter:
     @routes.post("/search/why", summary="The sentences for which documents were found")
     async def why(request: Request, asked: WhyRequest) -> Response:
         check_query(settings, asked.query)
-        known = set(library.metadata.doc_ids)
-        if any(doc_id not in known for doc_id in asked.doc_ids):
+        if any(doc_id not in library.metadata for doc_id in asked.doc_ids):
             raise Problem(400, "doc_ids: a document that is not in the collection", "doc_ids")
         work = searcher.why(asked.query, engine_of(asked.engine), asked.doc_ids)
         found = await until_gone(request, work, settings.request_seconds)

@@ -59,15 +59,18 @@ class Watcher:
             if not found or found == self._served or not (still or now):
                 return False
             self._served = found  # one that is refused is not tried again until it changes
-            return await self._take()
+            return await self._take(found)
 
-    async def _take(self) -> bool:
+    async def _take(self, found: Signature) -> bool:
         try:
             models = await asyncio.to_thread(self._load, self._settings)
             if models.mark == self._engine.models.mark:
                 self.refused = ""
                 return False
             await asyncio.to_thread(attempt, models)
+            if await asyncio.to_thread(signature, self._settings) != found:
+                self._served = ()  # it changed while it was opened, and may be half of each: the next look tries again
+                return False
         except Exception as error:  # a damaged folder makes its libraries raise whatever they like
             self.refused = (str(getattr(error, "what", error)) or type(error).__name__).splitlines()[0][:200]
             self._measures.swaps.labels("refused").inc()

@@ -45,6 +45,7 @@ def tokenise_prompts(
     query_tokens: int | None = None,
     doc_tokens: int | None = None,
     special: bool = True,
+    mark_query: bool = False,
     where: str = "",
     fix: str = "raise max_tokens, or give a shorter template",
 ) -> Tokens:
@@ -54,6 +55,7 @@ def tokenise_prompts(
         query_tokens: the query is cut to so many; None: left whole unless it would not fit without any document.
         doc_tokens: the document is cut to so many at most.
         special: add the tokenizer's own special tokens.
+        mark_query: mark in a column ``asked`` the tokens of the query, with which the template ends.
 
     Raises:
         CardError: the template alone is longer than ``total``; ``fix`` says what to do.
@@ -87,8 +89,17 @@ def tokenise_prompts(
         over = [at for at in over if len(rows[at]) > total]
         for at in over:  # never without end: a prompt without a document fits
             rooms[at] = max(0, rooms[at] - (len(rows[at]) - total))
-    pads = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0}
-    return Tokens({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}, pads)
+    columns = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
+    if mark_query:
+        bare = len(encode([unasked(template)])[0])
+        ends = [sizes[query] - bare for query in used]
+        columns["asked"] = [[0] * (len(row) - end) + [1] * end for row, end in zip(rows, ends, strict=True)]
+    return Tokens(columns, {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "asked": 0})
+
+
+def unasked(template: str) -> str:
+    """A template that ends with its query, without one; nor the space before it, which belongs to its first token."""
+    return fill(template, "", "").rstrip()
 
 
 def _shortened(query: str, cuts: Cuts, encode: Callable[[str], list[int]], total: int) -> tuple[str, int]:

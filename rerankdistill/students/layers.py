@@ -34,15 +34,19 @@ def evenly(of: int, keep: int) -> list[int]:
     return [round(step * (of - 1) / (keep - 1)) for step in range(keep)]
 
 
-def chosen(of: int, layers: int | str | Sequence[int]) -> list[int]:
-    """Which of ``of`` layers are kept."""
+def chosen(of: int, layers: int | str | Sequence[int], field: str = "layers") -> list[int]:
+    """Which of ``of`` layers are meant. Raises DataError: there are not that many, or one is named twice."""
     if isinstance(layers, int):
-        return evenly(of, layers)
-    if not isinstance(layers, str):
-        return list(layers)
-    end, _, count = layers.partition(":")
-    start = 0 if end == "first" else of - int(count)
-    return list(range(start, start + int(count)))
+        found = evenly(of, layers)
+    elif isinstance(layers, str):
+        end, _, count = layers.partition(":")
+        start = 0 if end == "first" else of - int(count)
+        found = list(range(start, start + int(count)))
+    else:
+        found = list(layers)
+    if not found or min(found) < 0 or max(found) >= of or len(set(found)) < len(found):
+        raise DataError(f"{field} = {layers}: the model has layers 0 to {of - 1}")
+    return found
 
 
 def keep_layers(model: Any, layers: int | str | Sequence[int]) -> list[int]:
@@ -63,8 +67,6 @@ def keep_layers(model: Any, layers: int | str | Sequence[int]) -> list[int]:
     parent, name = _place(model)
     stack = getattr(parent, name)
     kept = chosen(len(stack), layers)
-    if not kept or min(kept) < 0 or max(kept) >= len(stack) or len(set(kept)) < len(kept):
-        raise DataError(f"layers = {layers}: the model has layers 0 to {len(stack) - 1}")
     setattr(parent, name, torch.nn.ModuleList(stack[layer] for layer in kept))
     for count in COUNTS:
         if count in vars(model.config):

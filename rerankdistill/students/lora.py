@@ -13,6 +13,7 @@ from pydantic import Field
 from rerankdistill.cards import Card
 from rerankdistill.errors import DataError
 from rerankdistill.kinds import missing
+from rerankdistill.students.layers import Layers, chosen, stack_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,9 @@ class LoraOptions(Card):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ()
     """Names of the linear layers that are adapted, as ``["q_proj", "v_proj"]``; empty: all but the output layer."""
+    layers: Layers | None = None
+    """In which of the model's layers: how many, evenly spaced, or which, or ``last:8``, below which nothing is computed
+    backwards; None: in all."""
 
 
 def adapt(model: Any, options: LoraOptions, head: bool = False) -> None:
@@ -40,7 +44,7 @@ def adapt(model: Any, options: LoraOptions, head: bool = False) -> None:
 
     Raises:
         MissingDependency: peft is not installed.
-        DataError: no layer has such a name.
+        DataError: no layer has such a name or number.
     """
     if is_adapted(model):
         return
@@ -48,10 +52,12 @@ def adapt(model: Any, options: LoraOptions, head: bool = False) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:
         raise missing(error, "lora") from error
-    targets = list(options.targets) or "all-linear"
     above = _above(model) if head else {}
+    layers = None if options.layers is None else chosen(len(stack_of(model)), options.layers, "lora.layers")
+    targets = list(options.targets) or ("all-linear" if layers is None else _linear(stack_of(model)))
     how = LoraConfig(
         r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets,
+        layers_to_transform=layers,
         exclude_modules=rf"({'|'.join(above)})(\..+)?" if above else None,
     )  # fmt: skip
     try:

@@ -57,6 +57,20 @@ inputs = tokenizer(prompts, padding=True, add_special_tokens=special, return_ten
 with torch.inference_mode():
     logits = model(**inputs).logits[:, -1, how["token_ids"]]
 scores = {scores}""",
+    "likelihood": """import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModelForCausalLM.from_pretrained("{folder}").eval()
+before = model.config.rerankdistill["template"].removesuffix("{query}")  # all that is before the query
+scores = []  # longer than {max_tokens} tokens: cut documents, never the query
+for document in documents:
+    prompt = before.replace("{document}", document)
+    start = len(tokenizer(prompt.rstrip())["input_ids"])
+    ids = tokenizer(prompt + query, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        logprobs = model(ids).logits[0, start - 1 : -1].log_softmax(-1)
+    scores.append(logprobs.gather(1, ids[0, start:, None]).mean().item())""",
 }
 
 
@@ -79,12 +93,13 @@ def write_card(folder: Path, name: str, kind: str, made: Mapping[str, Any]) -> N
         made: what decided it: student, stages, teacher, collection, seed.
     """
     library = "transformers" if kind in PLAIN else "sentence-transformers"
-    usage = USAGE.get(kind, "").replace("{folder}", name)
+    how = json.loads((folder / "config.json").read_text("utf-8"))["rerankdistill"] if kind in PLAIN else {}
+    asked = "likelihood" if how.get("output") == "likelihood" else kind
+    usage = USAGE.get(asked, "").replace("{folder}", name)
     similarity = made.get("student", {}).get("similarity", "cosine")
     usage = usage.replace("{normalised}", str(similarity == "cosine"))
     if kind in PLAIN:
-        how = json.loads((folder / "config.json").read_text("utf-8"))["rerankdistill"]
-        usage = usage.replace("{scores}", SCORES[how["output"]]).replace("{max_tokens}", str(how["max_tokens"]))
+        usage = usage.replace("{scores}", SCORES.get(how["output"], "")).replace("{max_tokens}", str(how["max_tokens"]))
     text = f"""---
 library_name: {library}
 tags: [{library}, rerankdistill, knowledge-distillation]

@@ -203,6 +203,22 @@ def test_lora_trains_the_adapters_alone_and_starts_where_the_model_is(kind, init
     np.testing.assert_array_equal(student.score(PAIRS), before)
 
 
+def test_lora_in_the_last_layers_computes_nothing_backwards_below_them(inits, tmp_path):
+    init = tiny_llama(tmp_path / "deep", [*DOCS.values(), *QUERIES], layers=3)
+    student = make("causal", {}, init=init, lora={**LORA, "layers": "last:1"})
+    student.ready(training=True)
+    trained = {name for name, p in student.network.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".layers.2." in name for name in trained)
+    student.read(list_batch(LESSONS[:2], read, "lists"), PLENTY, frozenset())[0].scores.sum().backward()
+    moved(student).save(tmp_path / "saved")
+    again = causal.Kind.open(tmp_path / "saved", options_of("causal", init), "cpu")
+    np.testing.assert_allclose(again.score(PAIRS), student.score(PAIRS), atol=2e-5)
+    for layers in ("last:4", [3], [0, 0]):
+        with pytest.raises(DataError, match=r"lora\.layers = .*layers 0 to 2"):
+            make("causal", {}, init=init, lora={**LORA, "layers": layers}).ready(training=True)
+
+
 def test_lora_on_layers_that_are_not_there_names_those_that_are(kind, inits):
     student = make(kind, inits, lora={"targets": ["query_key_value"]})
     with pytest.raises(DataError, match=r"lora\.targets") as error:

@@ -41,7 +41,7 @@ class WordOptions(Card):
     """What the model reads; ``{query}`` and ``{document}`` stand for theirs."""
     tokens: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=2)
     """The word for relevant and, where there are two, the one for not; the first token of each is read."""
-    output: Output | None = None
+    output: Output | Literal["likelihood"] | None = None
     """Of two words the ``margin`` of their logits, or ``logprob``, log-softmax of the first over both; of one its
     ``logit``. None: ``margin`` of two, ``logit`` of one."""
     dropout: float | None = 0.0
@@ -55,7 +55,9 @@ class WordOptions(Card):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.output and self.tokens and (self.output == "logit") != (len(self.tokens) == 1):
+        if self.output in (None, "likelihood") or not self.tokens:
+            return self
+        if (self.output == "logit") != (len(self.tokens) == 1):
             raise ValueError(f"output = {self.output!r} of {len(self.tokens)} token(s)")
         return self
 
@@ -66,7 +68,7 @@ class Question(Card):
     template: str
     tokens: tuple[str, ...]
     token_ids: tuple[int, ...]
-    output: Output
+    output: Output | Literal["likelihood"]
     special_tokens: bool = True
     """Whether the tokenizer adds its own, as it does by default."""
     max_tokens: int
@@ -110,7 +112,7 @@ class WordReader:
 
         if "logits" in needs and len(self.question.tokens) < 2:
             fix = "give two tokens, that for relevant first"
-            raise CardError("the loss reads two logits, and the student answers with one token", fix=fix)
+            raise CardError("the loss reads two logits, and the student does not answer with two tokens", fix=fix)
         rows, columns = torch.nonzero(batch.valid, as_tuple=True)
         documents = batch.columns[rows, columns].tolist()
         pairs = [(batch.queries[row], batch.docs[at]) for row, at in zip(rows.tolist(), documents, strict=True)]
@@ -137,20 +139,22 @@ class WordReader:
 
     def _tokens(self, pairs: Sequence[tuple[str, str]], most: int = 0) -> Tokens:
         limit = min(most or self.question.max_tokens, self.question.max_tokens)
-        template, special = self.question.template, self.question.special_tokens
-        return tokenise_prompts(self.tokenizer, template, pairs, limit, special=special)
+        asks, mark = self.question, self.question.output == "likelihood"
+        return tokenise_prompts(
+            self.tokenizer, asks.template, pairs, limit, special=asks.special_tokens, mark_query=mark
+        )
 
     def _scores(self, logits: Tensor) -> Tensor:
         """``[n]`` of ``[n, tokens]``."""
         import torch
 
-        if self.question.output == "logit":
+        if logits.shape[1] == 1:
             return logits[:, 0]
         margin = logits[:, 0] - logits[:, 1]
         return torch.nn.functional.logsigmoid(margin) if self.question.output == "logprob" else margin
 
     def _forward(self, features: dict[str, Tensor]) -> Tensor:
-        """``[n, tokens]`` logits of tokenised prompts."""
+        """``[n, tokens]`` logits of tokenised prompts; of a likelihood, which asks for no token, ``[n, 1]``."""
         raise NotImplementedError
 
 
@@ -159,7 +163,7 @@ def decide(options: WordOptions, saved: dict[str, Any] | None, template: str, to
     known = saved or {}
     words = options.tokens or tuple(known.get("tokens", tokens))
     one = len(words) == 1
-    output: Output = options.output or known.get("output") or ("logit" if one else "margin")
+    output: Output | Literal["likelihood"] = options.output or known.get("output") or ("logit" if one else "margin")
     if (output == "logit") != one:
         output = "logit" if one else "margin"
     asked = options.template or known.get("template", template)
@@ -168,12 +172,12 @@ def decide(options: WordOptions, saved: dict[str, Any] | None, template: str, to
     return Question(template=asked, tokens=words, token_ids=(), output=output, special_tokens=special, max_tokens=most)
 
 
-def few_rows(output: Any, ids: Sequence[int], hidden: Tensor) -> Tensor:
-    """``[…, len(ids)]`` what an output layer says of a few tokens, in float32 at least: bfloat16 would tie scores in
-    its own coarse steps."""
+def few_rows(output: Any, ids: Sequence[int] | None, hidden: Tensor) -> Tensor:
+    """``[…, len(ids)]`` what an output layer says of a few tokens (None: of all), in float32 at least: bfloat16 would
+    tie scores in its own coarse steps."""
     import torch
 
-    rows = list(ids)
+    rows = slice(None) if ids is None else list(ids)
     with torch.autocast(hidden.device.type, enabled=False):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         bias = None if output.bias is None else output.bias[rows].to(dtype)

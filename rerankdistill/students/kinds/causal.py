@@ -1,8 +1,10 @@
 """A language model that is asked whether the document helps to answer the query: one position is read, and of the
-output layer the rows of *yes* and *no* alone.
+output layer the rows of *yes* and *no* alone. Or it says how likely the query is after the document: a small model,
+which follows no instruction, ranks by that before it has learnt anything.
 
 Pointwise students of larger language models: DeAR (Abdallah et al. 2025, arXiv:2508.16998) and Instruction Distillation
-(Sun et al. 2023, arXiv:2311.01555). Full training, or LoRA. Saved as a plain transformers folder, adapters added in.
+(Sun et al. 2023, arXiv:2311.01555); trained likelihoods: dos Santos et al. 2020, arXiv:2010.03073. Full training, or
+LoRA. Saved as a plain transformers folder, adapters added in.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from pydantic import model_validator
 from rerankdistill import devices, packed
 from rerankdistill.encoding import instead, load, model_fingerprint
 from rerankdistill.errors import CardError, DataError
-from rerankdistill.prompting import next_ids
+from rerankdistill.prompting import fill, next_ids, unasked
 from rerankdistill.students.kinds._network import without_dropout
-from rerankdistill.students.kinds._words import SAVED, Question, WordOptions, WordReader, decide, few_rows
+from rerankdistill.students.kinds._words import SAVED, Output, Question, WordOptions, WordReader, decide, few_rows
 from rerankdistill.students.layers import keep_layers
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ QUESTION = (
 )
 ANSWER = "\nAnswer:"
 """What follows the question where no chat template begins the answer."""
+LIKELIHOOD = "Passage: {document}\nPlease write a question based on this passage.\nQuestion: {query}"
+"""UPR's (Sachan et al. 2022, arXiv:2204.07496)."""
 WORDS = ("yes", "no")
 MARK = "%%MESSAGE%%"
 
@@ -36,10 +40,13 @@ MARK = "%%MESSAGE%%"
 class CausalOptions(WordOptions):
     """What the student is made from; ``init`` may also be a gguf file, as ``package:NAME/FILE.gguf``."""
 
+    output: Output | Literal["likelihood"] | None = None
+    """Of words as of any such student; ``likelihood``: the query's mean log-probability per token, behind all that
+    stands before it in the template, which ends with ``{query}``; no ``tokens`` are asked for."""
     layers: int | list[int] | None = None
     chat_template: Literal["auto", "none"] = "auto"
     """``auto``: the question is put to the model as a user's message where its tokenizer has a chat template; ``none``:
-    the template is read as it is, and should end where the answer begins."""
+    the template is read as it is, and should end where the answer begins. A likelihood's is always read as it is."""
     weights: Literal["float32", "bfloat16"] = "float32"
     """What frozen weights are kept in; ``bfloat16`` halves a large model's memory, and its scores are coarser."""
 
@@ -47,6 +54,14 @@ class CausalOptions(WordOptions):
     def _trainable(self) -> Self:
         if self.weights != "float32" and self.lora is None:
             raise ValueError("weights = 'bfloat16' is for lora: what is trained is kept in float32")
+        return self
+
+    @model_validator(mode="after")
+    def _unworded(self) -> Self:
+        if self.output == "likelihood" and self.tokens:
+            raise ValueError("output = 'likelihood' asks for no tokens")
+        if self.output == "likelihood" and self.template and not self.template.endswith("{query}"):
+            raise ValueError("output = 'likelihood' wants a template that ends with {query}")
         return self
 
 
@@ -87,6 +102,8 @@ class Kind(WordReader):
         """Padding is on the right, where a causal model cannot see it: it needs no mask."""
         import torch
 
+        if self.question.output == "likelihood":
+            return self._likelihood(features)
         ids, output = features["input_ids"], self.network.get_output_embeddings()
         rows, last = torch.arange(len(ids), device=ids.device), features["attention_mask"].sum(1) - 1
 
@@ -97,14 +114,46 @@ class Kind(WordReader):
             logits: Tensor = self.network(input_ids=ids, use_cache=False).logits
         return logits[:, 0]
 
+    def _likelihood(self, features: dict[str, Tensor]) -> Tensor:
+        """``[n, 1]`` mean log-probability of the tokens that are marked; 0 where none is."""
+        import torch
+
+        ids, output = features["input_ids"], self.network.get_output_embeddings()
+        rows, places = torch.nonzero(features["asked"], as_tuple=True)
+
+        def one_before(hidden: Tensor) -> Tensor:
+            return few_rows(output, None, hidden[rows, places - 1])
+
+        with instead(output, one_before):
+            logits: Tensor = self.network(input_ids=ids, use_cache=False).logits
+        logprobs = -torch.nn.functional.cross_entropy(logits, ids[rows, places], reduction="none")
+        sums = logprobs.new_zeros(len(ids)).index_add(0, rows, logprobs)
+        return (sums / features["asked"].sum(1).clamp(min=1))[:, None]
+
 
 def _question(options: CausalOptions, saved: dict[str, Any] | None, tokenizer: Any, where: str) -> Question:
     """How the model is asked, in its chat format where that is wanted and it has one."""
+    likely = (saved or {}).get("output") == "likelihood"
+    if (options.output or (likely and "likelihood")) == "likelihood":
+        return _likely(options, saved if likely else None, tokenizer, where)
+    saved = None if likely else saved
     chat = options.chat_template == "auto" and bool(getattr(tokenizer, "chat_template", None))
     asks = decide(options, saved, QUESTION if chat else QUESTION + ANSWER, WORDS)
     if chat and (options.template is not None or not saved):
         asks = asks.model_copy(update={"template": _framed(asks.template, tokenizer, where), "special_tokens": False})
     return asks.model_copy(update={"token_ids": tuple(next_ids(tokenizer, asks.template, asks.tokens, where))})
+
+
+def _likely(options: CausalOptions, saved: dict[str, Any] | None, tokenizer: Any, where: str) -> Question:
+    """The question of a likelihood. Raises CardError: the query is not tokenised behind what is before it."""
+    known = saved or {}
+    template = options.template or known.get("template", LIKELIHOOD)
+    before, after = (tokenizer(text)["input_ids"] for text in (unasked(template), fill(template, "why", "")))
+    if not before or after[: len(before)] != before or len(after) == len(before):
+        what = "the tokenizer does not put the query's tokens behind those of the template"
+        raise CardError(what, where=where, fix="end the template with a word or a sign, a space and {query}")
+    most = options.max_tokens or int(known.get("max_tokens", 256))
+    return Question(template=template, tokens=(), token_ids=(), output="likelihood", max_tokens=most)
 
 
 def _framed(template: str, tokenizer: Any, where: str) -> str:

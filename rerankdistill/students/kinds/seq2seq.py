@@ -19,7 +19,7 @@ from rerankdistill.encoding import instead, load, locate, model_fingerprint
 from rerankdistill.errors import DataError
 from rerankdistill.prompting import MONOT5, answer_ids
 from rerankdistill.students.kinds._network import without_dropout
-from rerankdistill.students.kinds._words import SAVED, WordOptions, WordReader, decide, few_rows
+from rerankdistill.students.kinds._words import SAVED, Output, WordOptions, WordReader, decide, few_rows
 from rerankdistill.students.layers import keep_layers
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ WORDS = ("true", "false")
 class Seq2SeqOptions(WordOptions):
     """What the student is made from. ``template`` and ``tokens`` are monoT5's where nothing else is said."""
 
+    output: Output | None = None
     layers: int | list[int] | None = None
     """Of the encoder."""
     decoder_layers: int | list[int] | None = None

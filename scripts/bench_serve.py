@@ -117,7 +117,7 @@ def commands(task: str, folder: Path, port: int) -> dict[str, tuple[list[str], s
         "plain": ([sys.executable, __file__, "plain", task, str(folder), str(port)], path),
     }
     if python := os.environ.get("INFINITY", ""):
-        command = [python, __file__, "infinity", task, str(folder), str(port)]
+        command = [python, __file__, "infinity", str(folder), str(port)]
         found["infinity-emb"] = (command, "/rerank" if task == "rerank" else "/embeddings")
     return found
 
@@ -235,7 +235,7 @@ def main() -> None:
         plain(sys.argv[2], sys.argv[3], int(sys.argv[4]))
         return
     if sys.argv[1:2] == ["infinity"]:
-        infinity(sys.argv[3], int(sys.argv[4]))
+        infinity(sys.argv[2], int(sys.argv[3]))
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     clients = [int(each) for each in sys.argv[2].split(",")] if len(sys.argv) > 2 else [1, 8, 32]

@@ -10,19 +10,21 @@ import sys
 from typing import Any
 
 
-def rerank(url: str, asked: dict[str, Any]) -> Any:
+def client(url: str, top_n: int) -> Any:
     from langchain_cohere import CohereRerank
 
-    client = CohereRerank(cohere_api_key="not-looked-at", base_url=url, model="m", top_n=asked["top_n"])
-    return client.rerank(asked["documents"], asked["query"])
+    return CohereRerank(cohere_api_key="not-looked-at", base_url=url, model="m", top_n=top_n)
+
+
+def rerank(url: str, asked: dict[str, Any]) -> Any:
+    return client(url, asked["top_n"]).rerank(asked["documents"], asked["query"])
 
 
 def compress(url: str, asked: dict[str, Any]) -> Any:
-    from langchain_cohere import CohereRerank
     from langchain_core.documents import Document
 
-    client = CohereRerank(cohere_api_key="not-looked-at", base_url=url, model="m", top_n=asked["top_n"])
-    found = client.compress_documents([Document(page_content=text) for text in asked["documents"]], asked["query"])
+    docs = [Document(page_content=text) for text in asked["documents"]]
+    found = client(url, asked["top_n"]).compress_documents(docs, asked["query"])
     return [{"text": each.page_content, "score": each.metadata["relevance_score"]} for each in found]
 
 

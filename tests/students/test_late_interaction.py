@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_lessons import DOCS, LESSONS, QUERIES, lists, read
+from tiny_lessons import DOCS, LESSONS, QUERIES, gradients, lists, read
 from tiny_models import tiny_bi_encoder
 
 from rerankdistill.encoding import makes_token_vectors
@@ -17,7 +17,7 @@ from rerankdistill.scores.kinds.late_interaction import Kind as Teacher
 from rerankdistill.students.batch import Budget, list_batch
 from rerankdistill.students.kinds import late_interaction
 from rerankdistill.students.kinds.late_interaction import Kind, LateInteractionOptions, summed_matches
-from rerankdistill.students.train import StageOptions, step_loss, train
+from rerankdistill.students.train import StageOptions, train
 from rerankdistill.types import Group, Query
 
 PLENTY = Budget(10**6, 10**6)
@@ -107,15 +107,9 @@ def test_cached_gradients_are_those_of_the_whole_batch(base, monkeypatch):
     batch = list_batch(LESSONS[:4], read, "batch")
     loss = parse("kl_div", {"kl_div": {"tau_student": 0.5}}, lambda name: open_kind("losses", name))
 
-    def gradients(budget, cells):
-        monkeypatch.setattr(late_interaction, "CELLS", cells)
-        student.network.zero_grad()
-        value = step_loss(student, loss, batch, budget)
-        value.backward()
-        return value.item(), {n: p.grad.clone() for n, p in student.network.named_parameters() if p.grad is not None}
-
-    value, wanted = gradients(PLENTY, 2**24)
-    again, found = gradients(Budget(40, 0), 900)
+    value, wanted = gradients(student, loss, batch, PLENTY)
+    monkeypatch.setattr(late_interaction, "CELLS", 900)
+    again, found = gradients(student, loss, batch, Budget(40, 0))
     assert again == pytest.approx(value, rel=1e-9)
     assert found.keys() == wanted.keys()
     assert any("1.linear" in name for name in found), "the projection learns"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_lessons import DOCS, LESSONS, QUERIES, lists, read
+from tiny_lessons import DOCS, LESSONS, QUERIES, gradients, lists, read
 from tiny_models import tiny_llama
 
 from rerankdistill.cards import parse
@@ -15,7 +15,7 @@ from rerankdistill.losses.combine import parse as loss_of
 from rerankdistill.students.batch import Budget, list_batch
 from rerankdistill.students.kinds import causal, seq2seq
 from rerankdistill.students.model_card import write_card
-from rerankdistill.students.train import StageOptions, step_loss, train
+from rerankdistill.students.train import StageOptions, train
 
 ASKS = "Document: {document} Query: {query}"
 PAIRS = [(query, doc) for query in QUERIES[:3] for doc in [*list(DOCS.values())[:5], ""]]
@@ -91,13 +91,7 @@ def test_gradients_in_chunks_are_those_of_the_whole_batch_and_padding_has_no_par
     batch = list_batch(LESSONS[:4], read, "lists")
     loss = loss_of("kl_div", {}, lambda name: open_kind("losses", name))
 
-    def run(budget):
-        student.network.zero_grad()
-        value = step_loss(student, loss, batch, budget)
-        value.backward()
-        return value.item(), {n: p.grad.clone() for n, p in student.network.named_parameters()}
-
-    (value, wanted), (again, found) = run(PLENTY), run(Budget(200, 0))
+    (value, wanted), (again, found) = (gradients(student, loss, batch, budget) for budget in (PLENTY, Budget(200, 0)))
     assert again == pytest.approx(value, rel=1e-9)
     for name, grad in wanted.items():
         torch.testing.assert_close(found[name], grad, rtol=1e-6, atol=1e-12, msg=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_lessons import DOCS, LESSONS, QUERIES, lists, read
+from tiny_lessons import DOCS, LESSONS, QUERIES, gradients, lists, read
 from tiny_models import SPACE, tiny_llama, tiny_t5
 from torch import nn
 
@@ -18,7 +18,7 @@ from rerankdistill.students.batch import Budget, list_batch
 from rerankdistill.students.kinds import causal, seq2seq
 from rerankdistill.students.lora import is_adapted
 from rerankdistill.students.model_card import write_card
-from rerankdistill.students.train import StageOptions, last_checkpoint, step_loss, train
+from rerankdistill.students.train import StageOptions, last_checkpoint, train
 
 PLENTY = Budget(10**6, 10**6)
 KINDS = {"seq2seq": seq2seq.Kind, "causal": causal.Kind}
@@ -143,14 +143,7 @@ def test_gradients_in_chunks_are_those_of_the_whole_batch(kind, lora, inits):
     batch = list_batch(LESSONS[:4], read, "lists")
     loss = loss_of("kl_div", {}, lambda name: open_kind("losses", name))
 
-    def run(budget):
-        student.network.zero_grad()
-        value = step_loss(student, loss, batch, budget)
-        value.backward()
-        named = student.network.named_parameters()
-        return value.item(), {name: p.grad.clone() for name, p in named if p.grad is not None}
-
-    (value, wanted), (again, found) = run(PLENTY), run(Budget(200, 0))
+    (value, wanted), (again, found) = (gradients(student, loss, batch, budget) for budget in (PLENTY, Budget(200, 0)))
     assert again == pytest.approx(value, rel=1e-9)
     assert found.keys() == wanted.keys()
     assert wanted

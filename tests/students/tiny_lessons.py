@@ -9,6 +9,7 @@ import numpy as np
 
 from rerankdistill.examples.pick import pick
 from rerankdistill.students.data import Lists
+from rerankdistill.students.train import step_loss
 from rerankdistill.types import Example
 
 THINGS = ("bridge", "lighthouse", "harbour", "orchard", "mill", "museum", "library", "garden")
@@ -43,3 +44,12 @@ LESSONS = [lesson(number) for number in range(len(NAMES))]
 
 def lists(layout: Any = "batch", size: int = 4, seed: int = 1, examples: Sequence[Example] = LESSONS) -> Lists:
     return Lists(examples, lambda example, epoch: pick(example, size, "random", seed, epoch), read, layout)
+
+
+def gradients(student, loss, batch, budget):
+    """A step's loss, and the gradient of every weight that has one, by name."""
+    student.network.zero_grad()
+    value = step_loss(student, loss, batch, budget)
+    value.backward()
+    named = student.network.named_parameters()
+    return value.item(), {name: p.grad.clone() for name, p in named if p.grad is not None}

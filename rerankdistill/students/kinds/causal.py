@@ -133,10 +133,12 @@ class Kind(WordReader):
 
 def _question(options: CausalOptions, saved: dict[str, Any] | None, tokenizer: Any, where: str) -> Question:
     """How the model is asked, in its chat format where that is wanted and it has one."""
-    likely = (saved or {}).get("output") == "likelihood"
-    if (options.output or (likely and "likelihood")) == "likelihood":
-        return _likely(options, saved if likely else None, tokenizer, where)
-    saved = None if likely else saved
+    output = (saved or {}).get("output")
+    likely = (options.output or output) == "likelihood"
+    if likely != (output == "likelihood"):
+        saved = None  # what the folder says is of the other way to read it
+    if likely:
+        return _likely(options, saved, tokenizer, where)
     chat = options.chat_template == "auto" and bool(getattr(tokenizer, "chat_template", None))
     asks = decide(options, saved, QUESTION if chat else QUESTION + ANSWER, WORDS)
     if chat and (options.template is not None or not saved):

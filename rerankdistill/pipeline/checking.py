@@ -22,6 +22,7 @@ from rerankdistill.pipeline.lanes import Training, read_training
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.mining import read_run
 from rerankdistill.pipeline.step import Notes, Step
+from rerankdistill.pipeline.vectors import by_id
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.types import Example, FloatArray, Judgement, Query
 
@@ -56,7 +57,7 @@ def check_step(ws: Workspace, lessons: Lessons, tau: float | None, options: Any,
     inputs = {step.name: step.fingerprint for step in needs} | {"initial model": initial}
     manifest = artifacts.plan(KIND, 2, about, inputs, ws.card.seed)
     name = f"teacher check {lessons.label} · {faculty.label}"
-    step = Step(name, ws.root / "checks" / lessons.label, manifest, needs)
+    step = Step(name, ws.root / "checks" / lessons.label, manifest, (*needs, *lessons.doc_vectors))
 
     def run(folder: Path) -> None:
         findings = check(_evidence(ws, lessons, tau, options), ws.card.seed)
@@ -145,7 +146,8 @@ def _student_rows(
     try:
         encoder = kind.create(options, ws.card.device).encoder()
         with ws.notes.bar("the student before training ranks dev", len(asked)) as advance:
-            rows = vector_rows(encoder, asked, lists, lessons.shelf)
+            known = [by_id(step) for step in lessons.doc_vectors]
+            rows = vector_rows(encoder, asked, lists, lessons.shelf, known[0] if known else None)
             advance(len(asked))
     except RerankDistillError:
         return {}

@@ -6,7 +6,7 @@ import hashlib
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -276,12 +276,16 @@ def scores_of(run: Run, lists: Mapping[str, Sequence[str]]) -> dict[str, list[fl
 
 
 def vector_rows(
-    encoder: Encoder, queries: Sequence[Query], lists: Mapping[str, Sequence[str]], shelf: Shelf
+    encoder: Encoder,
+    queries: Sequence[Query],
+    lists: Mapping[str, Sequence[str]],
+    shelf: Shelf,
+    known: Callable[[Sequence[str]], FloatArray] | None = None,
 ) -> dict[str, FloatArray]:
-    """An encoder's scores of each list; every document is encoded once."""
+    """An encoder's scores of each list; every document is encoded once, or is ``known`` by its id."""
     asked = [query for query in queries if lists.get(query.query_id)]
     doc_ids = sorted({doc_id for query in asked for doc_id in lists[query.query_id]})
-    docs = encoder.encode(shelf.source.texts(doc_ids, shelf.view), "doc")
+    docs = known(doc_ids) if known else encoder.encode(shelf.source.texts(doc_ids, shelf.view), "doc")
     vectors = encoder.encode([query.text for query in asked], "query")
     scorer = by_encoder(encoder, [query.query_id for query in asked], vectors, doc_ids, docs)
     groups = [(query.query_id, lists[query.query_id]) for query in asked]

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers_pipeline import evaluate, figures, train
 
+from rerankdistill.encoding import TextEncoder
 from rerankdistill.errors import CardError
 
 
@@ -17,10 +18,19 @@ def tower(mini):
     return mini
 
 
-def test_documents_are_encoded_once_for_teacher_and_students_and_the_index_is_one(tower, tmp_path):
+def test_documents_are_encoded_once_for_teacher_and_students_and_the_index_is_one(tower, tmp_path, monkeypatch):
+    read, encode = [], TextEncoder.encode
+
+    def encoding(encoder, texts, role, *more):
+        read.extend(texts if role == "doc" and len(texts) > 1 else [])  # single ones are timed
+        return encode(encoder, texts, role, *more)
+
+    monkeypatch.setattr(TextEncoder, "encode", encoding)
     heard, (report,) = evaluate({**tower, "seeds": [1, 2]}, tmp_path / "work")
     encoded = [name for name in heard.ran if name.startswith("vectors ")]
     assert encoded == ["vectors tiny-bi · docs"]
+    assert any(name.startswith("teacher check") for name in heard.ran)
+    assert len(read) == len(set(read)) == 80, "the check ranks with the vectors that are there"
     assert [name for name in heard.ran if "flat" in name and name.startswith("index ")] == ["index flat-tiny-bi"]
     found = figures(report)
     assert {"small", "small before", "small control", "bm25 + small"} <= found.keys()

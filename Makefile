@@ -4,6 +4,8 @@ VENV ?= .venv
 OUT ?= work/quickstart
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+# Tests run side by side, each process on one thread: two processes hold about 5 GB.
+WORKERS ?= 2
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS)
@@ -14,7 +16,7 @@ CLIENTS_STAMP = .venv-clients/.installed
 TORCH = $(shell grep '^torch==' constraints.txt)
 # Threads that wait must not spin: on a shared machine that costs three quarters of the speed.
 TEST_ENV = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false
-PYTEST = $(TEST_ENV) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+PYTEST = $(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 .PHONY: help install install-lucene install-smollm2 install-clients quickstart recipes lint test test-long bench \
   bench-serve bench-indexes wheel clean

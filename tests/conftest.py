@@ -65,6 +65,19 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
     DESELECTED.update(mark.name for item in items for mark in item.iter_markers() if mark.name in ("slow", "gpu"))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of a run on several processes tells what it left out: only the process that began it prints."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["deselected"] = dict(DESELECTED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Every worker leaves out the same."""
+    DESELECTED.update(getattr(node, "workeroutput", {}).get("deselected", {}) if not DESELECTED else {})
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line a reason for everything that did not run here."""
     skipped = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))

@@ -28,7 +28,14 @@ QUESTIONS = (
 def write(doc: Doc, style: StyleCard, salient: Salient, seed: int) -> str:
     """A query of a style about a document; empty where the document gives none."""
     chance = _chance(seed, style.name, doc.doc_id)
-    made = {"title": _title, "first": _first, "sentence": _sentence, "keywords": _keywords, "question": _question}
+    made = {
+        "title": _title,
+        "first": _first,
+        "sentence": _sentence,
+        "gist": _gist,
+        "keywords": _keywords,
+        "question": _question,
+    }
     return made[style.rule](doc, style, salient, chance) if style.rule else ""
 
 
@@ -43,6 +50,12 @@ def _first(doc: Doc, style: StyleCard, salient: Salient, chance: np.random.Gener
 def _sentence(doc: Doc, style: StyleCard, salient: Salient, chance: np.random.Generator) -> str:  # noqa: ARG001
     found = _fitting(doc, style)
     return found[int(chance.integers(len(found)))] if found else ""
+
+
+def _gist(doc: Doc, style: StyleCard, salient: Salient, chance: np.random.Generator) -> str:
+    """Three to eight of a sentence's rarest words, in its order: what is said, without how."""
+    sentence = _sentence(doc, style, salient, chance)
+    return " ".join(salient.telling(sentence, int(chance.integers(3, 9))))
 
 
 def _keywords(doc: Doc, style: StyleCard, salient: Salient, chance: np.random.Generator) -> str:  # noqa: ARG001

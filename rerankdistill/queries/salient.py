@@ -70,6 +70,12 @@ class Salient:
                 break
         return found
 
+    def telling(self, text: str, most: int) -> list[str]:
+        """The ``most`` rarest words of a text that mean something, each once, in the text's order."""
+        words = dict.fromkeys(word for word in words_of(text) if len(word) > 2 and word not in stop_words())
+        rarest = set(sorted(words, key=lambda word: (self.frequency.get(word, 1), word))[:most])
+        return [word for word in words if word in rarest]
+
     def _weight(self, term: str, count: int) -> float:
         here = self.frequency.get(term, 1)
         rare = math.log(max(self.count, 1) / here) if here < self.count else 0.0

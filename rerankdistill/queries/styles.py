@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rerankdistill import cards
 from rerankdistill.cards import Card
 
-Rule = Literal["", "title", "first", "sentence", "keywords", "question"]
+Rule = Literal["", "title", "first", "sentence", "gist", "keywords", "question"]
 """How a query is made of a document without a language model; see :mod:`rerankdistill.queries.rules`."""
 
 

@@ -126,6 +126,19 @@ def test_rules_draw_the_same_every_time_and_from_the_document() -> None:
     assert write(Doc("x", "", "Guide · Setup"), TITLE, salient, 1) == "Setup"
 
 
+def test_a_gist_is_the_rarest_words_of_one_sentence_in_their_order() -> None:
+    said = "The town mill grinds corn with heavy granite wheels and wooden gears"
+    salient = Salient([*(doc.text for doc in DOCS), f"{said}. It is old."])
+    style = StyleCard(name="gist", rule="gist", least=8)
+    found = write(Doc("new", f"{said}. It is old.", ""), style, salient, 1).split()
+    words = said.lower().split()
+    assert 3 <= len(found) <= 8
+    assert found == [word for word in words if word in found], "one sentence, in its order, each word once"
+    assert {"granite", "wheels"} & set(found)
+    assert not {"the", "with", "and"} & set(found)
+    assert "corn" not in found or {"heavy", "granite", "wheels", "wooden", "gears"} <= set(found), "rarest first"
+
+
 def test_telling_words_are_rare_elsewhere_and_frequent_here() -> None:
     texts = [
         "the mill grinds corn",

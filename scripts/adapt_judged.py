@@ -17,10 +17,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-MEASURE = "ndcg@10"
+MEASURE, NOTHING = "ndcg@10", "–"
 ROWS = ("bm25", "{0} before", "{0} control", "{0}", "teacher")
 HEADS = ("collection", "queries", "BM25", "before", "InfoNCE", "distilled", "teacher", "over before", "over InfoNCE")
 
@@ -39,12 +40,12 @@ def walk(collection: Path, out: Path, more: list[str]) -> dict[str, Any] | None:
     return next((each for each in reports if each["collection"] == collection.name), None)
 
 
-def figures(report: dict[str, Any]) -> list[float]:
-    """What the rows of :data:`ROWS` read, in their order."""
+def figures(report: dict[str, Any]) -> list[float | None]:
+    """What the rows of :data:`ROWS` read, in their order; None for a control that was not trained."""
     means = {row["name"]: float(row["measures"][MEASURE]) for row in report["rows"]}
     student = student_of(report)
     teacher = next(row["teacher"] for row in report["rows"] if row["name"] == student)
-    return [means[teacher if name == "teacher" else name.format(student)] for name in ROWS]
+    return [means.get(teacher if name == "teacher" else name.format(student)) for name in ROWS]
 
 
 def student_of(report: dict[str, Any]) -> str:
@@ -53,13 +54,26 @@ def student_of(report: dict[str, Any]) -> str:
 
 def over(report: dict[str, Any], baseline: str) -> str:
     """The student's difference to another row, with its p."""
-    pair = (student_of(report), baseline)
-    found = next(
-        each for each in report["comparisons"]
-        if (each["system"], each["baseline"], each["measure"]) == (*pair, MEASURE)
-    )  # fmt: skip
-    p = found["p"]
+    asked = (student_of(report), baseline, MEASURE)
+    pairs = {(each["system"], each["baseline"], each["measure"]): each for each in report["comparisons"]}
+    if asked not in pairs:
+        return NOTHING
+    found, p = pairs[asked], pairs[asked]["p"]
     return f"{found['difference']:+.3f} ({'p < .001' if p < 0.001 else f'p = {p:.3f}'.replace('0.', '.')})"
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """None where one is missing."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if len(there) == len(values) else None
+
+
+def minus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def cell(value: float | None, form: str = ".3f") -> str:
+    return NOTHING if value is None else format(value, form)
 
 
 def table(reports: dict[str, dict[str, Any]]) -> str:
@@ -69,10 +83,10 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
     for (name, report), found in zip(reports.items(), every, strict=True):
         student = student_of(report)
         cells = (over(report, f"{student} before"), over(report, f"{student} control"))
-        lines.append((name, str(report["queries"]), *(f"{value:.3f}" for value in found), *cells))
-    mean = [sum(column) / len(every) for column in zip(*every, strict=True)]
-    gains = (f"{mean[3] - mean[1]:+.3f}", f"{mean[3] - mean[2]:+.3f}")
-    lines.append(("mean", "", *(f"{value:.3f}" for value in mean), *gains))
+        lines.append((name, str(report["queries"]), *map(cell, found), *cells))
+    mean = [mean_of(column) for column in zip(*every, strict=True)]
+    gains = (cell(minus(mean[3], mean[1]), "+.3f"), cell(minus(mean[3], mean[2]), "+.3f"))
+    lines.append(("mean", "", *map(cell, mean), *gains))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -60,12 +60,9 @@ class Batcher:
     Args:
         batch_tokens: of one batch; a longer text gets one of its own.
         max_queue: texts that may wait; a request that comes while others wait and does not fit is refused.
-        prepare: is called once in each thread.
     """
 
-    def __init__(
-        self, batch_tokens: int, max_queue: int, lanes: int = 1, prepare: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, batch_tokens: int, max_queue: int, lanes: int = 1) -> None:
         self.batch_tokens, self.max_queue = batch_tokens, max_queue
         self.waiting = 0
         """Texts that no thread has taken yet."""
@@ -75,7 +72,7 @@ class Batcher:
         """Is told of each batch: texts, tokens, seconds."""
         self._jobs: list[Job] = []
         self._free, self._expected, self._timer = lanes, 0, False
-        self._pool = ThreadPoolExecutor(lanes, "model", prepare or (lambda: None))
+        self._pool = ThreadPoolExecutor(lanes, "model")
 
     async def run(self, network: Network, tokens: Tokens) -> FloatArray:
         """``[n, …]``: the network's rows for these texts. A cancelled call leaves the queue at once.

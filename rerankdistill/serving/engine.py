@@ -73,20 +73,16 @@ class Engine:
     @classmethod
     def load(cls, settings: Settings) -> Engine:
         """Open the students that a server shall answer with; see :mod:`rerankdistill.serving.opening`."""
+        import torch
+
         from rerankdistill import devices
         from rerankdistill.serving.opening import load_models, put_back
 
-        threads = settings.threads or max(devices.cores() // settings.workers, 1)
+        torch.set_num_threads(settings.threads or max(devices.cores() // settings.workers, 1))  # onnxruntime asks torch
         on_cpu = devices.choose(settings.device).name == "cpu"
-
-        def prepare() -> None:
-            import torch
-
-            torch.set_num_threads(threads)
-
         put_back(settings.place.expanduser())
         budget = settings.batch_tokens or (CPU_BATCH if on_cpu else GPU_BATCH)
-        return cls(load_models(settings), Batcher(budget, settings.max_queue, prepare=prepare))
+        return cls(load_models(settings), Batcher(budget, settings.max_queue))
 
     def swap(self, models: Models) -> None:
         """Answer with these from now on; what is under way ends with the models that it began with."""

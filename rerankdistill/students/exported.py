@@ -6,7 +6,6 @@ from other weights than the student has now is not used.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,13 +35,15 @@ class Session:
     """A graph that is ready to compute: tensors by name to ``[b, …]``."""
 
     def __init__(self, path: Path, form: Form, threads: int = 0) -> None:
-        """``threads``: 0 takes OMP_NUM_THREADS, or every core.
+        """``threads``: 0 takes as many as torch does in this process.
 
         Raises:
             MissingDependency: the library is not installed.
             DamagedArtifact: the file cannot be read.
         """
-        threads = threads or int(os.environ.get("OMP_NUM_THREADS") or devices.cores())
+        import torch
+
+        threads = threads or torch.get_num_threads()
         try:
             self._run = _openvino(path, threads) if form == "openvino" else _onnxruntime(path, threads)
         except ModuleNotFoundError as error:

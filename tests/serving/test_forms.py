@@ -77,6 +77,30 @@ def test_the_faster_one_serves_and_says_the_same(exported):
     assert fastest(student, devices.Device("cuda:0", "float16"), slow, tokens)[0] is None
 
 
+def test_two_workers_of_a_server_share_the_cores_also_in_onnxruntime(exported, monkeypatch):
+    import onnxruntime
+    import torch
+
+    from rerankdistill.serving.engine import Engine
+    from rerankdistill.serving.settings import Settings
+
+    found, kept = [], torch.get_num_threads()
+    opened = onnxruntime.InferenceSession
+
+    def session(path: str, options: Any, **more: Any) -> Any:
+        found.append(options.intra_op_num_threads)
+        return opened(path, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(devices, "cores", lambda: 6)
+    try:
+        Engine.load(Settings(place=exported[0], workers=2, device="cpu")).close()
+        Engine.load(Settings(place=exported[0], workers=2, threads=1, device="cpu")).close()
+    finally:
+        torch.set_num_threads(kept)
+    assert found == [3, 1]
+
+
 def test_a_form_of_other_weights_is_not_used(exported, tmp_path):
     shutil.copytree(exported[0], tmp_path / "student")
     weights = next((tmp_path / "student").glob("*.safetensors"))

@@ -38,6 +38,8 @@ from rerankdistill.types import Judgement, Query
 
 PER_DOCUMENT, MOST = 2, 4000
 """Queries that are written where nobody says how many."""
+FEW = 200
+"""Training queries below which whoever waits is told: a student of five forgot what it knew."""
 COLUMNS = Generated._fields
 
 
@@ -156,6 +158,9 @@ def collection_step(ws: Workspace, card: AdaptCard, documents: Step, written: St
             raise DataError(f"no query is left: {_told(funnel)}", where="sift", fix=fix)
         before = json.loads((written.folder / "funnel.json").read_text("utf-8"))
         step.manifest.counts = write_collection(folder, documents.folder, [*funnel.queries, *held], card)
+        if (left := step.manifest.counts["train"]) < FEW:
+            fix = "write more (--queries), or loosen what sifts them"
+            ws.notes.say(f"only {left} queries are left to train on, too few to learn much from: {fix}")
         sieves = [*before, *(asdict(sieve) for sieve in funnel.sieves)]
         (folder / "funnel.json").write_text(json.dumps(sieves, indent=1, ensure_ascii=False), "utf-8")
 

@@ -14,11 +14,15 @@ from rerankdistill.pipeline.step import Quiet
 
 
 class Heard(Quiet):
-    """Notes that remember which steps ran, why, and which were fresh."""
+    """Notes that remember which steps ran, why, which were fresh, and what was said."""
 
     def __init__(self) -> None:
         self.ran: dict[str, str] = {}
         self.fresh: list[str] = []
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
 
     def started(self, step: Any, reason: str) -> None:
         self.ran[step.name] = reason

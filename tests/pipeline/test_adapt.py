@@ -14,8 +14,11 @@ from mini_pipeline import TOPICS
 from rerankdistill.cards import parse
 from rerankdistill.errors import CardError, DataError
 from rerankdistill.pipeline.adapt import adapt
+from rerankdistill.pipeline.adapting import split_of
 from rerankdistill.pipeline.reading import AdaptCard
-from rerankdistill.queries.generate import Log
+from rerankdistill.queries.generate import Log, requests_for
+from rerankdistill.queries.styles import StyleCard
+from rerankdistill.types import Doc
 
 LOOSE = {"round_trip": 0, "teacher_first": False}
 
@@ -52,6 +55,7 @@ def test_a_folder_becomes_a_student_and_a_second_run_does_nothing(folder: Path, 
     out = tmp_path / "out"
     heard, found = run(folder, pipeline, out)
     assert {"documents", "queries written", "collection"} <= set(heard.ran)
+    assert any("queries are left to train on, too few" in line for line in heard.said)
     report, by_teacher = found.reports
     names = {row["name"] for row in json.loads((report / "report.json").read_text("utf-8"))["rows"]}
     assert {"bm25", "small before", "small", "small control"} <= names
@@ -74,6 +78,15 @@ def test_no_query_about_a_held_out_document_trains(folder: Path, pipeline: str, 
         assert docs[split]
     assert not docs["train"] & docs["test"]
     assert not docs["train"] & docs["dev"]
+
+
+def test_what_is_held_out_is_asked_about_as_everything_else_is() -> None:
+    """Two choices by the same hash of a document's id: few queries all went to the test, in the first style alone."""
+    styles = [StyleCard(name=name, rule="title") for name in ("a", "b", "c", "d")]
+    asked = list(requests_for([Doc(f"doc {n}", "text") for n in range(3000)], [(style, 150) for style in styles]))
+    test = [each for each in asked if split_of(each.doc.doc_id, AdaptCard(docs="somewhere")) == "test"]
+    assert 0.05 < len(test) / len(asked) < 0.15
+    assert {each.style.name for each in test} == {"a", "b", "c", "d"}
 
 
 def test_new_documents_cost_their_own_queries(folder: Path, pipeline: str, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def written_step(ws: Workspace, card: AdaptCard, documents: Step) -> Step:
     about = card.model_dump(mode="json", include={"queries", "writer", "temperature", "keep_out"})
     about |= {"styles": [[weight, styles[name].model_dump()] for name, weight in card.styles.items()]}
     about |= {"copied": card.sift.copied}
-    manifest = artifacts.plan("written", 2, about, inputs, card.seed)
+    manifest = artifacts.plan("written", 3, about, inputs, card.seed)
     step = Step("queries written", ws.root / "written", manifest, (documents,))
 
     def run(folder: Path) -> None:

@@ -22,7 +22,6 @@ from rerankdistill.pipeline.lanes import Training, read_training
 from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.mining import read_run
 from rerankdistill.pipeline.step import Notes, Step
-from rerankdistill.pipeline.vectors import by_id
 from rerankdistill.pipeline.workspace import Workspace
 from rerankdistill.types import Example, FloatArray, Judgement, Query
 
@@ -146,8 +145,7 @@ def _student_rows(
     try:
         encoder = kind.create(options, ws.card.device).encoder()
         with ws.notes.bar("the student before training ranks dev", len(asked)) as advance:
-            known = [by_id(step) for step in lessons.doc_vectors]
-            rows = vector_rows(encoder, asked, lists, lessons.shelf, known[0] if known else None)
+            rows = vector_rows(encoder, asked, lists, lessons.shelf, lessons.known_documents())
             advance(len(asked))
     except RerankDistillError:
         return {}

@@ -140,6 +140,10 @@ class Lessons:
             return ()
         return (vectors_step(self.ws, self.docs_model, self.shelf.docs),)
 
+    def known_documents(self) -> Callable[[Sequence[str]], FloatArray] | None:
+        """Vectors of documents by id for such a student; None for any other."""
+        return next((by_id(step) for step in self.doc_vectors), None)
+
     @cached_property
     def candidates(self) -> Step:
         """The step that merges what the mining indexes find, or what a student does; judged documents are added."""
@@ -290,8 +294,7 @@ class Lessons:
             return None
         lists = [self._shallow(example) for example in held]
         judgements = [judgement for judgement in training.judgements if judgement.query_id in training.dev]
-        known = [by_id(step) for step in self.doc_vectors]
-        return DevRanking(lists, judgements, self._read, known[0] if known else None)
+        return DevRanking(lists, judgements, self._read, self.known_documents())
 
     def _shallow(self, example: Example) -> Example:
         judged = [doc for doc, label in zip(example.doc_ids, example.labels, strict=True) if label > 0]

@@ -50,6 +50,21 @@ def choose(device: str = "auto", dtype: Dtype = "auto") -> Device:
     return Device(device, chosen)
 
 
+def threads() -> int:
+    """With how many threads torch computes in this one."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def take_threads(count: int) -> None:
+    """Let torch compute with so many threads when it is called in this one; 0: as before."""
+    import torch
+
+    if count:
+        torch.set_num_threads(count)
+
+
 @lru_cache
 def fast_bfloat16(device: str) -> bool:
     """Whether the device has bfloat16 matrix units (AVX512-BF16 or AMX on a CPU, compute capability 8 on a GPU)."""

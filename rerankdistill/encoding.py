@@ -77,12 +77,14 @@ class Tokens:
     def lengths(self) -> list[int]:
         return [len(row) for row in self.columns["input_ids"]]
 
-    def batch(self, rows: Sequence[int], device: str) -> dict[str, Tensor]:
-        """The model's inputs for these rows, padded on the right to one bucket: ``[len(rows), length]`` int64."""
+    def batch(self, rows: Sequence[int], device: str, exact: bool = False) -> dict[str, Tensor]:
+        """The model's inputs for these rows, padded on the right to one bucket, or, where ``exact``, to the longest of
+        them: ``[len(rows), length]`` int64."""
         import torch
 
         ids = self.columns["input_ids"]
-        width = bucket(max(len(ids[row]) for row in rows))
+        longest = max(len(ids[row]) for row in rows)
+        width = longest if exact else bucket(longest)
         out = {}
         for name, column in self.columns.items():
             block = np.full((len(rows), width), self.pads[name], np.int64)

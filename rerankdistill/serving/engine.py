@@ -18,8 +18,8 @@ from rerankdistill.types import FloatArray
 INLINE = 2000
 """Texts of so many characters together are tokenised at once: handing them to a thread would take longer."""
 
-CPU_BATCH, GPU_BATCH = 4096, 65536
-"""Tokens a batch: more do not make a processor faster, and the next request waits for all of them."""
+CPU_BATCH, GPU_BATCH = 1024, 65536
+"""Tokens a batch: more do not make a core faster, and the next request waits for all of them."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Engine:
         from rerankdistill import devices
         from rerankdistill.serving.opening import load_models, put_back
 
-        torch.set_num_threads(settings.threads or max(devices.cores() // settings.workers, 1))  # onnxruntime asks torch
+        torch.set_num_threads(settings.cores)
         on_cpu = devices.choose(settings.device).name == "cpu"
         put_back(settings.place.expanduser())
         budget = settings.batch_tokens or (CPU_BATCH if on_cpu else GPU_BATCH)
-        return cls(load_models(settings), Batcher(budget, settings.max_queue))
+        return cls(load_models(settings), Batcher(budget, settings.max_queue, settings.cores if on_cpu else 1))
 
     def swap(self, models: Models) -> None:
         """Answer with these from now on; what is under way ends with the models that it began with."""

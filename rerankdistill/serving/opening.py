@@ -31,10 +31,10 @@ def load_models(settings: Settings) -> Models:
         UsageError: it is not clear which one is meant, or its kind cannot be served.
     """
     embedder, reranker = find(settings.place.expanduser(), settings.student)
-    device = devices.choose(settings.device, settings.dtype)
+    device, cores = devices.choose(settings.device, settings.dtype), settings.cores
     return Models(
-        open_embedder(embedder, device) if embedder else None,
-        open_reranker(reranker, device) if reranker else None,
+        open_embedder(embedder, device, cores) if embedder else None,
+        open_reranker(reranker, device, cores) if reranker else None,
     )
 
 
@@ -91,8 +91,12 @@ def look(folder: Path) -> Folder:
     return found._replace(kind="bi_encoder") if found.kind == "query_tower" else found
 
 
-def open_embedder(place: Folder, device: devices.Device) -> Embedder:
-    """A bi-encoder: with torch, or in the form that is faster here."""
+def open_embedder(place: Folder, device: devices.Device, cores: int = 0) -> Embedder:
+    """A bi-encoder: with torch, or in the form that is faster here.
+
+    Args:
+        cores: that it may take; 0: as many as torch does in this thread.
+    """
     model = owned(load_bi_encoder(str(place.path)).eval())
     roles: dict[Role, Any] = towers(model)
     wanted = {"query": place.options.get("query_tokens"), "doc": place.options.get("doc_tokens")}
@@ -104,10 +108,10 @@ def open_embedder(place: Folder, device: devices.Device) -> Embedder:
         return vectors_of(roles[role], device, unit, tokenise(roles[role].tokenizer, PROBES, most[role]))
 
     shared = network("doc")
-    form = None
+    backend = f"torch {device.dtype} on {device.name}"
     if roles["query"] is roles["doc"]:
         course = tokenise(roles["doc"].tokenizer, COURSE, most["doc"])
-        form, shared = fastest(place.path, device, shared, course)
+        backend, shared = fastest(place.path, device, shared, course, cores)
     return Embedder(
         place.name,
         model_fingerprint(str(place.path)),
@@ -117,12 +121,12 @@ def open_embedder(place: Folder, device: devices.Device) -> Embedder:
         {"doc": shared, "query": shared if roles["query"] is roles["doc"] else network("query")},
         {"query": model.prompts.get("query") or "", "doc": model.prompts.get("document") or ""},
         unit,
-        form or f"torch {device.dtype} on {device.name}",
+        backend,
     )
 
 
-def open_reranker(place: Folder, device: devices.Device) -> Reranker:
-    """A cross-encoder: with torch, or in the form that is faster here."""
+def open_reranker(place: Folder, device: devices.Device, cores: int = 0) -> Reranker:
+    """A cross-encoder: with torch, or in the form that is faster here; ``cores`` as in :func:`open_embedder`."""
     kind = open_kind("students", "cross_encoder")
     options = kind.Options(init=str(place.path), max_tokens=place.options.get("max_tokens") or 512)
     network = owned(kind.open(place.path, options, device.name).network.eval())
@@ -130,14 +134,14 @@ def open_reranker(place: Folder, device: devices.Device) -> Reranker:
     most = min(options.max_tokens, limit)
     probes = tokenise(network.tokenizer, [PROBES[1]] * len(PROBES), most, PROBES)
     course = tokenise(network.tokenizer, [COURSE[0]] * len(COURSE), most, COURSE)
-    form, run = fastest(place.path, device, scores_of(network.model, device, probes), course)
+    backend, run = fastest(place.path, device, scores_of(network.model, device, probes), course, cores)
     return Reranker(
         place.name,
         model_fingerprint(str(place.path)),
         most,
         network.tokenizer,
         run,
-        form or f"torch {device.dtype} on {device.name}",
+        backend,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rerankdistill import devices
 from rerankdistill.devices import Dtype
 from rerankdistill.errors import UsageError
 
@@ -68,6 +69,11 @@ class Settings(BaseModel):
     """Until a request is answered, from when its body is there."""
     drain_seconds: Seconds = 30.0
     """What requests that are being answered get when the server is told to stop."""
+
+    @property
+    def cores(self) -> int:
+        """Of the processor, for each worker."""
+        return self.threads or max(devices.cores() // self.workers, 1)
 
     @property
     def on_loopback(self) -> bool:

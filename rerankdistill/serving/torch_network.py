@@ -80,7 +80,8 @@ class TorchVectors:
     def __init__(self, model: Any, device: devices.Device, unit: bool) -> None:
         self._model, self._device, self._unit = model.to(device.name).eval(), device, unit
 
-    def __call__(self, tokens: Tokens) -> FloatArray:
+    def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
+        devices.take_threads(threads)
         return np.stack(map_batches(tokens, self._forward, self._device, BATCH)).astype(np.float32)
 
     def _forward(self, features: dict[str, Tensor]) -> Tensor:
@@ -94,7 +95,8 @@ class TorchScores:
     def __init__(self, model: Any, device: devices.Device) -> None:
         self._model, self._device = model.to(device.name).eval(), device
 
-    def __call__(self, tokens: Tokens) -> FloatArray:
+    def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
+        devices.take_threads(threads)
         return np.asarray(map_batches(tokens, self._forward, self._device, BATCH), np.float32)
 
     def _forward(self, features: dict[str, Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
 """BERT without padding: the tokens of all texts lie in one row, and only attention looks at texts one by one.
 
 What it costs a processor is the tokens there are, not the longest text times the number of texts, and a layer is a
-dozen calls. It computes what transformers' ``BertModel`` does; :func:`agrees` holds it to that when a model is opened.
+dozen calls. Where only a text's first token is asked for, the last layer computes that alone. It says what
+transformers' ``BertModel`` does; :func:`agrees` holds it to that when a model is opened.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rerankdistill import devices
 from rerankdistill.encoding import Tokens
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    Head = Callable[["Tensor", "Layout"], "Tensor"]
-    """From the last layer's ``[tokens, d]`` to ``[n, …]``."""
 
 CHUNK = 1024
 """Tokens that go through the layers together: more do not make a core faster."""
@@ -27,6 +26,15 @@ SLACK = 1.25
 """Texts up to so many times longer than the shortest of a group are padded to each other in attention."""
 EQUAL = 0.9999
 """The cosine with the library's own output below which this is not used."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What follows the layers: ``compute`` makes ``[n, …]`` of the last one's ``[tokens, d]``, or, where ``first``, of
+    the ``[n, d]`` of each text's first token."""
+
+    compute: Callable[[Tensor, Layout], Tensor]
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,10 @@ class Unpadded:
         with torch.inference_mode():
             self._layers = [Layer(layer, self._dtype) for layer in body.encoder.layer]
 
-    def __call__(self, tokens: Tokens) -> FloatArray:
+    def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
         import torch
 
+        devices.take_threads(threads)
         lengths = tokens.lengths
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         found = []
@@ -104,8 +113,9 @@ class Unpadded:
         layout = Layout.of([len(tokens.columns["input_ids"][row]) for row in rows])
         flow = self._embedded(tokens, rows, layout)
         for layer in self._layers:
-            flow = layer(flow, layout.groups, self._heads)
-        return self._head(flow, layout)
+            last = self._head.first and layer is self._layers[-1]
+            flow = layer(flow, layout.groups, self._heads, layout.starts if last else None)
+        return self._head.compute(flow, layout)
 
     def _embedded(self, tokens: Tokens, rows: Sequence[int], layout: Layout) -> Tensor:
         import torch
@@ -143,11 +153,13 @@ class Layer:
         norms = (out.LayerNorm, layer.output.LayerNorm)
         self.norms = [(norm.normalized_shape, held(norm.weight), held(norm.bias), norm.eps) for norm in norms]
 
-    def __call__(self, flow: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
-        """``[tokens, d]`` to the same."""
+    def __call__(self, flow: Tensor, groups: Sequence[Group], heads: int, only: Tensor | None = None) -> Tensor:
+        """``[tokens, d]`` to the same, or to the rows ``only`` of it."""
         from torch.nn.functional import gelu, layer_norm, linear
 
         seen = attend(linear(flow, self.apart, self.apart_bias), groups, heads)
+        if only is not None:
+            seen, flow = seen[only], flow[only]
         flow = layer_norm(linear(seen, self.joined, self.joined_bias).add_(flow), *self.norms[0])
         inner = gelu(linear(flow, self.wide, self.wide_bias))
         return layer_norm(linear(inner, self.narrow, self.narrow_bias).add_(flow), *self.norms[1])
@@ -185,35 +197,29 @@ def chunks(lengths: Sequence[int]) -> list[range]:
 def mean_head(unit: bool) -> Head:
     """The mean of a text's tokens; of length one where ``unit``."""
 
-    def head(flow: Tensor, layout: Layout) -> Tensor:
+    def mean(flow: Tensor, layout: Layout) -> Tensor:
         import torch
 
         sums = torch.segment_reduce(flow.float(), "sum", lengths=layout.lengths, axis=0)
         vectors: Tensor = sums / layout.lengths[:, None]
         return _unit(vectors) if unit else vectors
 
-    return head
+    return Head(mean, first=False)
 
 
 def first_head(unit: bool) -> Head:
     """The vector of the first token; of length one where ``unit``."""
-
-    def head(flow: Tensor, layout: Layout) -> Tensor:
-        vectors = flow[layout.starts].float()
-        return _unit(vectors) if unit else vectors
-
-    return head
+    return Head(lambda flow, _: _unit(flow.float()) if unit else flow.float(), first=True)
 
 
 def score_head(model: Any) -> Head:
     """A classifier's one logit, from the pooled first token."""
 
-    def head(flow: Tensor, layout: Layout) -> Tensor:
-        first = flow[layout.starts].float()
-        logits: Tensor = model.classifier(model.bert.pooler(first[:, None]))
-        return logits[:, 0]
+    def logits(flow: Tensor, _: Layout) -> Tensor:
+        found: Tensor = model.classifier(model.bert.pooler(flow.float()[:, None]))
+        return found[:, 0]
 
-    return head
+    return Head(logits, first=True)
 
 
 def _unit(vectors: Tensor) -> Tensor:

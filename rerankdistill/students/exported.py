@@ -43,7 +43,7 @@ class Session:
         """
         import torch
 
-        threads = threads or torch.get_num_threads()
+        self.threads = threads = threads or torch.get_num_threads()
         try:
             self._run = _openvino(path, threads) if form == "openvino" else _onnxruntime(path, threads)
         except ModuleNotFoundError as error:

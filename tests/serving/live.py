@@ -61,7 +61,7 @@ class Slow:
         self.seconds, self.says, self.batches = seconds, says, []
         self._tokenizer = tokenizer
 
-    def __call__(self, tokens: Any) -> np.ndarray:
+    def __call__(self, tokens: Any, threads: int = 0) -> np.ndarray:
         self.batches.append(len(tokens.lengths))
         time.sleep(self.seconds)
         return np.full((len(tokens.lengths), 2), self.says, np.float32)
@@ -79,7 +79,7 @@ def scorer(tokenizer: Any, logits: dict[str, float]) -> Models:
     """A cross-encoder that says what it is told of documents of one word."""
     ids = {tokenizer.convert_tokens_to_ids(word): logit for word, logit in logits.items()}
 
-    def network(tokens: Any) -> np.ndarray:
+    def network(tokens: Any, threads: int = 0) -> np.ndarray:
         return np.asarray([ids[row[-2]] for row in tokens.columns["input_ids"]], np.float32)
 
     return Models(None, Reranker("scorer", "s", 64, tokenizer, network))

@@ -16,11 +16,12 @@ pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed: 
 
 from rerankdistill import devices
 from rerankdistill.collections.work import recall
+from rerankdistill.encoding import Tokens
 from rerankdistill.pipeline import export as pipeline
 from rerankdistill.pipeline.export import Limits, Tried
 from rerankdistill.serving.opening import look, open_embedder
-from rerankdistill.serving.session_network import fastest
-from rerankdistill.students.exported import exports, place
+from rerankdistill.serving.session_network import SessionNetwork, alike, fastest, one_of
+from rerankdistill.students.exported import exports, open_session, place
 
 CPU = devices.Device("cpu", "float32")
 
@@ -65,16 +66,41 @@ def test_the_faster_one_serves_and_says_the_same(exported):
     embedder = open_embedder(look(student), CPU)
     tokens = embedder.tokens(["rain", "a cat on the road", "stock market"], "doc")
 
-    def slow(given: Any) -> Any:
-        time.sleep(0.2)
-        return embedder.networks["doc"](given)
+    def slow(given: Any, threads: int = 0, many: bool = True) -> Any:
+        time.sleep(0.2 if many or len(given.lengths) == 1 else 0)
+        return embedder.networks["doc"](given) if many else np.zeros((len(given.lengths), 2))
 
-    form, network = fastest(student, CPU, slow, tokens)
-    assert form == "onnx"
+    name, network = fastest(student, CPU, slow, tokens)
+    assert name == "onnx"
     np.testing.assert_allclose(network(tokens), slow(tokens), atol=1e-5)
-    form, network = fastest(student, CPU, lambda _: None, tokens)
-    assert form is None, "torch is the fastest"
-    assert fastest(student, devices.Device("cuda:0", "float16"), slow, tokens)[0] is None
+    name, network = fastest(student, CPU, lambda *_: None, tokens)
+    assert name == "torch float32 on cpu"
+    assert fastest(student, devices.Device("cuda:0", "float16"), slow, tokens) == ("torch float16 on cuda:0", slow)
+
+    name, network = fastest(student, CPU, lambda given, _=0: slow(given, many=False), tokens)
+    assert name == "torch float32 on cpu, one text by onnx"
+    assert not network(tokens).any()
+    np.testing.assert_allclose(network(one_of(tokens)), slow(one_of(tokens)), atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_form_says_the_same_of_texts_of_any_lengths_whoever_computes(exported, threads):
+    embedder = open_embedder(look(exported[0]), CPU)
+    network = SessionNetwork(open_session(exported[0], "onnx", 2), open_session(exported[0], "onnx", 1))
+    tokens = embedder.tokens(["rain " * count for count in (3, 40, 1, 17, 38, 3, 5)], "doc")
+    wanted = [embedder.networks["doc"](one_of(part), 1)[0] for part in apart(tokens)]
+    np.testing.assert_allclose(network(tokens, threads), wanted, atol=1e-5)
+
+
+def apart(tokens: Tokens) -> list[Tokens]:
+    return [Tokens({k: c[at:] for k, c in tokens.columns.items()}, tokens.pads) for at in range(len(tokens.lengths))]
+
+
+def test_texts_of_a_batch_are_about_as_long_and_all_are_there():
+    lengths = [3, 100, 7, 95, 60, 8, 5000, 90]
+    batches = alike(lengths)
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    assert batches == [[6], [1, 3, 7], [4], [5, 2], [0]]
 
 
 def test_two_workers_of_a_server_share_the_cores_also_in_onnxruntime(exported, monkeypatch):
@@ -98,7 +124,7 @@ def test_two_workers_of_a_server_share_the_cores_also_in_onnxruntime(exported, m
         Engine.load(Settings(place=exported[0], workers=2, threads=1, device="cpu")).close()
     finally:
         torch.set_num_threads(kept)
-    assert found == [3, 1]
+    assert found == [3, 1, 1]  # a second one of one thread, where there are several cores
 
 
 def test_a_form_of_other_weights_is_not_used(exported, tmp_path):

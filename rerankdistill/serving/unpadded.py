@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1024
 """Tokens that go through the layers together: more do not make a core faster."""
-SLACK = 1.25
-"""Texts up to so many times longer than the shortest of a group are padded to each other in attention."""
 EQUAL = 0.9999
 """The cosine with the library's own output below which this is not used."""
 
@@ -37,12 +36,12 @@ class Head:
     first: bool
 
 
-@dataclass(frozen=True)
-class Group:
-    """Texts of about the same length: ``rows [k, width]`` of their tokens, and which of these are there; None: all."""
+class Group(NamedTuple):
+    """``texts`` texts of ``width`` tokens each, one after another from ``first`` on."""
 
-    rows: Tensor
-    there: Tensor | None
+    first: int
+    texts: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -58,25 +57,11 @@ class Layout:
         """Of texts in ascending length."""
         import torch
 
-        sizes = torch.tensor(lengths)
-        starts = torch.cumsum(sizes, 0) - sizes
-        groups, first = [], 0
-        for at in range(1, len(lengths) + 1):
-            if at == len(lengths) or lengths[at] > SLACK * lengths[first]:
-                groups.append(_group(starts[first:at], sizes[first:at]))
-                first = at
-        return cls(starts, sizes, groups)
-
-
-def _group(starts: Tensor, sizes: Tensor) -> Group:
-    import torch
-
-    along = torch.arange(int(sizes[-1]))
-    rows = starts[:, None] + along
-    if int(sizes[0]) == int(sizes[-1]):
-        return Group(rows, None)
-    there = along < sizes[:, None]
-    return Group(torch.where(there, rows, starts[:, None]), there)
+        sizes, groups, first = torch.tensor(lengths), [], 0
+        for width, same in groupby(lengths):
+            groups.append(Group(first, len(list(same)), width))
+            first += groups[-1].texts * width
+        return cls(torch.cumsum(sizes, 0) - sizes, sizes, groups)
 
 
 class Unpadded:
@@ -154,15 +139,18 @@ class Layer:
         self.norms = [(norm.normalized_shape, held(norm.weight), held(norm.bias), norm.eps) for norm in norms]
 
     def __call__(self, flow: Tensor, groups: Sequence[Group], heads: int, only: Tensor | None = None) -> Tensor:
-        """``[tokens, d]`` to the same, or to the rows ``only`` of it."""
+        """``[tokens, d]`` to the same, or to ``[n, d]`` of the texts' first tokens, which are the rows ``only``."""
         from torch.nn.functional import gelu, layer_norm, linear
 
-        seen = attend(linear(flow, self.apart, self.apart_bias), groups, heads)
-        if only is not None:
-            seen, flow = seen[only], flow[only]
-        flow = layer_norm(linear(seen, self.joined, self.joined_bias).add_(flow), *self.norms[0])
+        if only is None:
+            seen = attend(linear(flow, self.apart, self.apart_bias), groups, heads)
+        else:
+            size = flow.shape[1]
+            others, flow = linear(flow, self.apart[size:], self.apart_bias[size:]), flow[only]
+            seen = attend_first(linear(flow, self.apart[:size], self.apart_bias[:size]), others, groups, heads)
+        flow = layer_norm(flow.add_(self.joined_bias).addmm_(seen, self.joined.t()), *self.norms[0])
         inner = gelu(linear(flow, self.wide, self.wide_bias))
-        return layer_norm(linear(inner, self.narrow, self.narrow_bias).add_(flow), *self.norms[1])
+        return layer_norm(flow.add_(self.narrow_bias).addmm_(inner, self.narrow.t()), *self.norms[1])
 
 
 def attend(mixed: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
@@ -170,16 +158,26 @@ def attend(mixed: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
     import torch
 
     out = torch.empty(mixed.shape[0], mixed.shape[1] // 3, dtype=mixed.dtype)
-    for group in groups:
-        count, width = group.rows.shape
-        asked, keys, values = mixed[group.rows].view(count, width, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        mask = None if group.there is None else group.there[:, None, None, :]
-        seen = torch.nn.functional.scaled_dot_product_attention(asked, keys, values, mask)
-        seen = seen.transpose(1, 2).reshape(count, width, -1)
-        if group.there is None:
-            out[group.rows.view(-1)] = seen.view(count * width, -1)
-        else:
-            out[group.rows[group.there]] = seen[group.there]
+    for first, count, width in groups:
+        rows = slice(first, first + count * width)
+        asked, keys, values = mixed[rows].view(count, width, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        seen = torch.nn.functional.scaled_dot_product_attention(asked, keys, values)
+        out[rows] = seen.transpose(1, 2).reshape(count * width, -1)
+    return out
+
+
+def attend_first(asked: Tensor, others: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
+    """``[n, d]`` from queries ``[n, d]`` of the texts' first tokens, and keys and values ``[tokens, 2 d]`` of all."""
+    import torch
+
+    out, at = torch.empty_like(asked), 0
+    for first, count, width in groups:
+        rows = slice(first, first + count * width)
+        keys, values = others[rows].view(count, width, 2, heads, -1).permute(2, 0, 3, 1, 4)
+        one = asked[at : at + count].view(count, heads, 1, -1)
+        seen = torch.nn.functional.scaled_dot_product_attention(one, keys, values)
+        out[at : at + count] = seen.reshape(count, -1)
+        at += count
     return out
 
 

@@ -118,14 +118,20 @@ def map_batches(
     device: devices.Device,
     token_budget: int,
     progress: Progress | None = None,
+    batches: Sequence[Sequence[int]] = (),
 ) -> list[Any]:
-    """Apply a model to all texts without gradients; one numpy row of ``run``'s output a text, in the texts' order."""
+    """Apply a model to all texts without gradients; one numpy row of ``run``'s output a text, in the texts' order.
+
+    Args:
+        token_budget: padded tokens a batch, of one bucket each.
+        batches: the texts of each batch, padded to their longest, in place of that.
+    """
     import torch
 
     out: list[Any] = [None] * len(tokens.lengths)
     with torch.inference_mode(), device.autocast():
-        for rows in plan_batches(tokens.lengths, token_budget):
-            result = run(tokens.batch(rows, device.name)).float().cpu().numpy()
+        for rows in batches or plan_batches(tokens.lengths, token_budget):
+            result = run(tokens.batch(rows, device.name, exact=bool(batches))).float().cpu().numpy()
             for row, value in zip(rows, result, strict=True):
                 out[row] = value
             if progress:

@@ -1,6 +1,6 @@
 """Texts of many requests meet in one batch.
 
-Whatever waits when the model is free goes in, up to a number of tokens: nobody waits for a timer, and the more clients
+Whatever waits when a core is free goes in, up to a number of tokens: nobody waits for a timer, and the more clients
 ask the larger the batches grow. Each request gets an equal share of a batch, so that one with a thousand documents
 does not keep a single query waiting; its rows go longest first, next to others about as long.
 

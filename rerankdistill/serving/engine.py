@@ -73,12 +73,10 @@ class Engine:
     @classmethod
     def load(cls, settings: Settings) -> Engine:
         """Open the students that a server shall answer with; see :mod:`rerankdistill.serving.opening`."""
-        import torch
-
         from rerankdistill import devices
         from rerankdistill.serving.opening import load_models, put_back
 
-        torch.set_num_threads(settings.cores)
+        devices.take_threads(settings.cores)
         on_cpu = devices.choose(settings.device).name == "cpu"
         put_back(settings.place.expanduser())
         budget = settings.batch_tokens or (CPU_BATCH if on_cpu else GPU_BATCH)

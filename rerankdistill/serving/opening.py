@@ -15,7 +15,7 @@ from rerankdistill.serving.batcher import Network
 from rerankdistill.serving.model import Embedder, Models, Reranker
 from rerankdistill.serving.session_network import COURSE, fastest
 from rerankdistill.serving.settings import Settings
-from rerankdistill.serving.torch_network import PROBES, scores_of, vectors_of
+from rerankdistill.serving.torch_network import PROBES, called, scores_of, vectors_of
 from rerankdistill.students.folder import Folder
 from rerankdistill.students.folder import look as look_inside
 
@@ -108,7 +108,7 @@ def open_embedder(place: Folder, device: devices.Device, cores: int = 0) -> Embe
         return vectors_of(roles[role], device, unit, tokenise(roles[role].tokenizer, PROBES, most[role]))
 
     shared = network("doc")
-    backend = f"torch {device.dtype} on {device.name}"
+    backend = called(device)
     if roles["query"] is roles["doc"]:
         course = tokenise(roles["doc"].tokenizer, COURSE, most["doc"])
         backend, shared = fastest(place.path, device, shared, course, cores)

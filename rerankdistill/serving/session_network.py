@@ -9,15 +9,15 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rerankdistill import devices
-from rerankdistill.encoding import Tokens
+from rerankdistill.encoding import Tokens, map_batches
 from rerankdistill.errors import RerankDistillError
 from rerankdistill.serving.batcher import Network
-from rerankdistill.students.exported import Session, exports, open_session
+from rerankdistill.serving.torch_network import called
+from rerankdistill.students.exported import CPU, Session, exports, open_session
 from rerankdistill.types import FloatArray
 
 LOG = logging.getLogger("rerankdistill.serving")
@@ -43,11 +43,8 @@ class SessionNetwork:
 
     def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
         session = self._single if threads == 1 else self._session
-        out: list[Any] = [None] * len(tokens.lengths)
-        for rows in alike(tokens.lengths):
-            for row, value in zip(rows, session(tokens.batch(rows, "cpu", exact=True)).numpy(), strict=True):
-                out[row] = value
-        return np.stack(out).astype(np.float32)
+        rows = map_batches(tokens, session, CPU, BUDGET, batches=alike(tokens.lengths))
+        return np.stack(rows).astype(np.float32)
 
 
 class Both:
@@ -79,7 +76,7 @@ def fastest(
     Many texts are computed by one thread each time, as under load; a text alone by all of them, and by another form if
     that is faster and of the same precision. A form that cannot be opened is told in the log and takes no part.
     """
-    own = f"torch {device.dtype} on {device.name}"
+    own = called(device)
     runners = {own: torch} | (_forms(student, threads) if device.name == "cpu" else {})
     if len(runners) == 1:
         return own, torch

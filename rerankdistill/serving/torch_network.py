@@ -23,6 +23,11 @@ BATCH = 16384
 EXACT = devices.Device("cpu", "float32")
 
 
+def called(device: devices.Device) -> str:
+    """What torch's networks are called where people read of them."""
+    return f"torch {device.dtype} on {device.name}"
+
+
 def vectors_of(tower: Any, device: devices.Device, unit: bool, tokens: Tokens) -> Network:
     """The fastest network that gives a ``SentenceTransformer``'s vectors; of length one where ``unit``.
 

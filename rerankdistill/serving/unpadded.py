@@ -142,42 +142,38 @@ class Layer:
         """``[tokens, d]`` to the same, or to ``[n, d]`` of the texts' first tokens, which are the rows ``only``."""
         from torch.nn.functional import gelu, layer_norm, linear
 
+        size = flow.shape[1]
         if only is None:
-            seen = attend(linear(flow, self.apart, self.apart_bias), groups, heads)
+            mixed = linear(flow, self.apart, self.apart_bias)
+            asked, others = mixed[:, :size], mixed[:, size:]
         else:
-            size = flow.shape[1]
             others, flow = linear(flow, self.apart[size:], self.apart_bias[size:]), flow[only]
-            seen = attend_first(linear(flow, self.apart[:size], self.apart_bias[:size]), others, groups, heads)
+            asked = linear(flow, self.apart[:size], self.apart_bias[:size])
+        seen = attend(asked, others, groups, heads, only is not None)
         flow = layer_norm(flow.add_(self.joined_bias).addmm_(seen, self.joined.t()), *self.norms[0])
         inner = gelu(linear(flow, self.wide, self.wide_bias))
         return layer_norm(flow.add_(self.narrow_bias).addmm_(inner, self.narrow.t()), *self.norms[1])
 
 
-def attend(mixed: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
-    """``[tokens, d]`` from ``[tokens, 3 d]`` of queries, keys and values: each text sees itself alone."""
+def attend(asked: Tensor, others: Tensor, groups: Sequence[Group], heads: int, first: bool) -> Tensor:
+    """What each text sees of itself, and of no other.
+
+    Args:
+        asked: the queries of all tokens ``[tokens, d]``, or, where ``first``, of each text's first one ``[n, d]``; the
+            result has its shape.
+        others: keys and values of all tokens, ``[tokens, 2 d]``.
+    """
     import torch
 
-    out = torch.empty(mixed.shape[0], mixed.shape[1] // 3, dtype=mixed.dtype)
-    for first, count, width in groups:
-        rows = slice(first, first + count * width)
-        asked, keys, values = mixed[rows].view(count, width, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        seen = torch.nn.functional.scaled_dot_product_attention(asked, keys, values)
-        out[rows] = seen.transpose(1, 2).reshape(count * width, -1)
-    return out
-
-
-def attend_first(asked: Tensor, others: Tensor, groups: Sequence[Group], heads: int) -> Tensor:
-    """``[n, d]`` from queries ``[n, d]`` of the texts' first tokens, and keys and values ``[tokens, 2 d]`` of all."""
-    import torch
-
-    out, at = torch.empty_like(asked), 0
-    for first, count, width in groups:
-        rows = slice(first, first + count * width)
-        keys, values = others[rows].view(count, width, 2, heads, -1).permute(2, 0, 3, 1, 4)
-        one = asked[at : at + count].view(count, heads, 1, -1)
-        seen = torch.nn.functional.scaled_dot_product_attention(one, keys, values)
-        out[at : at + count] = seen.reshape(count, -1)
-        at += count
+    out, at = torch.empty(asked.shape, dtype=asked.dtype), 0
+    for start, texts, width in groups:
+        each = 1 if first else width
+        rows = slice(at, at + texts * each)
+        one = asked[rows].view(texts, each, heads, -1).transpose(1, 2)
+        both = others[start : start + texts * width].view(texts, width, 2, heads, -1).permute(2, 0, 3, 1, 4)
+        seen = torch.nn.functional.scaled_dot_product_attention(one, *both)
+        out[rows] = seen.transpose(1, 2).reshape(texts * each, -1)
+        at = rows.stop
     return out
 
 

@@ -41,9 +41,7 @@ class Session:
             MissingDependency: the library is not installed.
             DamagedArtifact: the file cannot be read.
         """
-        import torch
-
-        self.threads = threads = threads or torch.get_num_threads()
+        self.threads = threads = threads or devices.threads()
         try:
             self._run = _openvino(path, threads) if form == "openvino" else _onnxruntime(path, threads)
         except ModuleNotFoundError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,13 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
 
 Progress = Callable[[int], None]
 
+FEW, ENOUGH = 256, 2048
+"""Padded tokens of a batch of one core's own: with fewer the calls cost more than they compute, more make it no
+faster."""
+
+EXACT = devices.Device("cpu", "float32")
+"""Where every length is as good as another, and padding to a bucket is not worth its tokens."""
+
 MODEL_TYPES = {"MultiVectorEncoder", "ColBERT"}
 OLD_KEYS = {"query_prefix", "document_prefix"}
 """In a sentence-transformers configuration: an older PyLate model, which names no type."""
@@ -54,7 +61,7 @@ def plan_batches(lengths: Sequence[int], token_budget: int, least: int = 1) -> l
     shorter ones: some padding costs less than many small batches.
     """
     batches: list[list[int]] = []
-    order = sorted(range(len(lengths)), key=lambda row: (-bucket(lengths[row]), row))
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     size = 0
     for row in order:
         padded = bucket(lengths[row])
@@ -119,24 +126,45 @@ def map_batches(
     token_budget: int,
     progress: Progress | None = None,
     batches: Sequence[Sequence[int]] = (),
+    apart: bool = False,
 ) -> list[Any]:
     """Apply a model to all texts without gradients; one numpy row of ``run``'s output a text, in the texts' order.
 
     Args:
         token_budget: padded tokens a batch, of one bucket each.
         batches: the texts of each batch, padded to their longest, in place of that.
+        apart: ``run`` may be called in several threads at once. On a processor every core then computes batches of its
+            own: together at one they would wait for each other after every matrix.
     """
     import torch
 
+    exact = bool(batches) or device == EXACT
+    cores = devices.threads() if apart and device.name == "cpu" else 1
+
+    def compute(rows: Sequence[int]) -> FloatArray:
+        with torch.inference_mode(), device.autocast():
+            found: FloatArray = run(tokens.batch(rows, device.name, exact)).float().cpu().numpy()
+        return found
+
+    planned = batches or plan_batches(tokens.lengths, core_budget(tokens.lengths, token_budget, cores))
     out: list[Any] = [None] * len(tokens.lengths)
-    with torch.inference_mode(), device.autocast():
-        for rows in batches or plan_batches(tokens.lengths, token_budget):
-            result = run(tokens.batch(rows, device.name, exact=bool(batches))).float().cpu().numpy()
+    with closing(devices.side_by_side(compute, planned, cores)) as results:
+        for rows, result in zip(planned, results, strict=True):
             for row, value in zip(rows, result, strict=True):
                 out[row] = value
             if progress:
                 progress(len(rows))
     return out
+
+
+def core_budget(lengths: Sequence[int], token_budget: int, cores: int) -> int:
+    """Padded tokens a batch where so many cores work apart: a core's share of the texts and of the budget, and no more
+    than makes it fast."""
+    if cores == 1:
+        return token_budget
+    total, most = sum(map(bucket, lengths)), min(token_budget // cores, ENOUGH)
+    rounds = -(-total // (cores * most))  # of the last one no core is left out
+    return max(FEW, -(-total // (cores * rounds)))
 
 
 class TextEncoder:
@@ -179,7 +207,7 @@ class TextEncoder:
             vectors: Tensor = tower(features)["sentence_embedding"]
             return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12) if cosine else vectors
 
-        rows = map_batches(self.tokens(texts, role), forward, self.device, self.token_budget, progress)
+        rows = map_batches(self.tokens(texts, role), forward, self.device, self.token_budget, progress, apart=True)
         return np.stack(rows).astype(np.float32)
 
     def similarity(self, queries: FloatArray, docs: FloatArray) -> FloatArray:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import closing
+
 import pytest
 
 from rerankdistill import devices
@@ -54,3 +58,43 @@ def test_auto_takes_the_gpu_where_there_is_one():
 
 def test_a_process_has_at_least_one_core():
     assert devices.cores() >= 1
+
+
+def test_parts_come_back_in_their_order_from_threads_of_one_core_each():
+    seen = set()
+
+    def compute(part):
+        seen.add((threading.current_thread().name, devices.threads()))
+        time.sleep(0.01 * (5 - part))
+        return part * part
+
+    before = devices.threads()
+    assert list(devices.side_by_side(compute, range(5), 3)) == [0, 1, 4, 9, 16]
+    assert len(seen) == 3
+    assert {count for _, count in seen} == {1}
+    assert devices.threads() == before
+
+
+def test_one_worker_or_one_part_needs_no_thread():
+    for parts, workers in ((range(3), 1), (range(1), 3)):
+        names = devices.side_by_side(lambda _: threading.current_thread().name, parts, workers)
+        assert set(names) == {threading.current_thread().name}
+
+
+def test_what_nobody_waits_for_is_left_undone():
+    done = []
+
+    def compute(part):
+        time.sleep(0.02)
+        done.append(part)
+        return part
+
+    with closing(devices.side_by_side(compute, range(100), 2)) as results:
+        assert next(results) == 0
+    assert len(done) < 50
+
+    def fail(part):
+        raise ValueError(part)
+
+    with pytest.raises(ValueError, match="0"):
+        list(devices.side_by_side(fail, range(3), 2))

@@ -20,10 +20,9 @@ from rerankdistill.pipeline.lessons import Lessons
 from rerankdistill.pipeline.mining import Asked, Shelf, read_run, run_step
 from rerankdistill.pipeline.step import Step
 from rerankdistill.runs.fuse import zscore_sum
+from rerankdistill.runs.weights import WEIGHTS
 from rerankdistill.types import Judgement, Query, Run
 
-WEIGHTS = (1.0, 0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.5, 2.5, 5.0)
-"""What is tried; of equal results the first is taken."""
 MEASURE = "ndcg@10"
 
 

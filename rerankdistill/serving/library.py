@@ -38,12 +38,14 @@ class Ranker:
     Attributes:
         embedder: a bi-encoder, which the server's batches may hold; None for any other.
         encode: of a student that makes something else: texts to what the index accepts. None: texts as they are.
+        mark: of the student; empty where words alone are compared.
     """
 
     name: str
     index: Index
     embedder: Embedder | None = None
     encode: Callable[[Sequence[str]], Any] | None = None
+    mark: str = ""
 
 
 @dataclass
@@ -153,7 +155,7 @@ def _add_student(
     index = _open(filled[0], device)
     if found.kind == "bi_encoder":
         own = known.get(model_fingerprint(str(folder))) or open_embedder(look(folder), devices.choose(device))
-        library.rankers[name] = Ranker(name, index, own)
+        library.rankers[name] = Ranker(name, index, own, mark=mark)
         return
     kind = open_kind("students", found.kind)
     student = kind.open(folder, kind.Options(**found.options), device).encoder()
@@ -163,4 +165,4 @@ def _add_student(
         with lock:  # a student of these kinds is not made for two threads
             return student.encode(texts, "query")
 
-    library.rankers[name] = Ranker(name, index, encode=encode)
+    library.rankers[name] = Ranker(name, index, encode=encode, mark=mark)

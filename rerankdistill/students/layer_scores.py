@@ -96,7 +96,7 @@ class LayerTeacher:
         fresh = [text for text in distinct if text not in found]
         if fresh:
             tokens = self.encoder.tokens(fresh, role)
-            rows = map_batches(tokens, self._forward, self.encoder.device, self.encoder.token_budget)
+            rows = map_batches(tokens, self._forward, self.encoder.device, self.encoder.token_budget, apart=True)
             found |= dict(zip(fresh, rows, strict=True))
         self._remembered |= {(role, text): rows for text, rows in found.items()}
         layers = len(found[texts[0]])

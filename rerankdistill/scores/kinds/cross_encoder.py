@@ -119,7 +119,7 @@ class Kind(ModelKind[CrossEncoderOptions]):
 
         queries, docs = zip(*pairs, strict=True)
         tokens = tokenise(self.model.tokenizer, queries, self.total, docs)
-        return map_batches(tokens, self._forward, self.device, self.options.token_budget)
+        return map_batches(tokens, self._forward, self.device, self.options.token_budget, apart=True)
 
     def _generate(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
         """The library prepares these: template, prompt, padding on the left. Cut only the document, by itself, for a

@@ -150,7 +150,8 @@ class Kind(ModelKind[Seq2SeqOptions]):
         if not pairs:
             return np.empty((0, len(self.options.tokens)), np.float32)
         model, tokens = self.model, self.tokens(pairs)
-        return np.stack(map_batches(tokens, _forward(model), self.device, self.options.token_budget)).astype(np.float32)
+        rows = map_batches(tokens, _forward(model), self.device, self.options.token_budget, apart=True)
+        return np.stack(rows).astype(np.float32)
 
     def tokens(self, pairs: Sequence[tuple[str, str]]) -> Tokens:
         """The prompts, tokenised; each fits :attr:`total`.

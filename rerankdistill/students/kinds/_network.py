@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rerankdistill.encoding import Tokens, bucket, plan_batches
+from rerankdistill.devices import Device
+from rerankdistill.encoding import Tokens, bucket, core_budget, plan_batches
+from rerankdistill.students.side_by_side import cores_for, run_apart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,25 +21,50 @@ RATES = (
 """What configurations call their dropout rates."""
 
 
-FEWEST = 16
-"""Texts that one forward of a training step takes at least: smaller ones are not worth their overhead."""
+FEWEST, FEWEST_APART = 16, 4
+"""Texts that one forward of a training step takes at least: smaller ones are not worth their overhead. Of one core
+that works apart: as it waits for no other, fewer are."""
 
 
-def run_chunks(run: Callable[[dict[str, Tensor]], Tensor], tokens: Tokens, budget: Budget, place: str) -> Tensor:
+def run_chunks(
+    run: Callable[[dict[str, Tensor]], Tensor],
+    tokens: Tokens,
+    budget: Budget,
+    network: Any,
+    device: Device,
+    apart: bool = False,
+) -> Tensor:
     """``[texts, …]`` a network's outputs with gradient, chunk by chunk, in the order of the texts.
 
     Past ``budget.kept`` every chunk is a checkpoint of its own: the gradients are those of the whole batch, exactly,
     and no more than one chunk's activations are alive.
+
+    Args:
+        run: reaches no other weights than those of ``network``.
+        apart: it may be called in several threads at once; on a processor every core then has chunks of its own.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    chunks = plan_batches(tokens.lengths, budget.tokens, FEWEST)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    place = str(next(network.parameters()).device)
+    cores = cores_for(network, weights, place) if apart else 1
+    most = core_budget(tokens.lengths, budget.tokens, cores)
+    chunks = plan_batches(tokens.lengths, most, FEWEST if cores == 1 else FEWEST_APART)
     twice = len(chunks) > 1 and sum(map(bucket, tokens.lengths)) > budget.kept
+
+    def once(batch: dict[str, Tensor]) -> Tensor:
+        found: Tensor = checkpoint(run, batch, use_reentrant=False) if twice else run(batch)
+        return found
+
     batches = [tokens.batch(rows, place) for rows in chunks]
-    parts = [checkpoint(run, batch, use_reentrant=False) if twice else run(batch) for batch in batches]
-    order = torch.tensor([row for rows in chunks for row in rows], device=parts[0].device)
-    return torch.cat(parts)[torch.argsort(order)]
+    if cores > 1 and len(chunks) > 1:
+        whole = run_apart(once, batches, weights, device, cores)
+    else:
+        with device.autocast():
+            whole = torch.cat([once(batch) for batch in batches])
+    order = torch.tensor([row for rows in chunks for row in rows], device=whole.device)
+    return whole[torch.argsort(order)]
 
 
 def without_dropout(model: Any, rate: float | None) -> None:
@@ -57,8 +84,8 @@ def without_dropout(model: Any, rate: float | None) -> None:
                 setattr(module, name, rate)
 
 
-def fit_attention(model: Any, device: str, training: bool) -> None:
-    """Choose the attention kernel, in place: on a CPU the fused one is the faster forwards, but its backward in
-    bfloat16 takes three times as long as the plain one's."""
-    if device == "cpu" and hasattr(model, "set_attn_implementation") and getattr(model, "_supports_sdpa", False):
-        model.set_attn_implementation("eager" if training else "sdpa")
+def fit_attention(model: Any, device: Device, training: bool) -> None:
+    """Choose the attention kernel, in place: on a CPU the fused one is the faster, but its backward in bfloat16 takes
+    three times as long as the plain one's."""
+    if device.name == "cpu" and hasattr(model, "set_attn_implementation") and getattr(model, "_supports_sdpa", False):
+        model.set_attn_implementation("eager" if training and device.dtype == "bfloat16" else "sdpa")

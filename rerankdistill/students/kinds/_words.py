@@ -98,7 +98,7 @@ class WordReader:
         if training and self.options.lora:
             adapt(self.network, self.options.lora)
         self.network.train(training)
-        fit_attention(self.network, self.device.name.split(":")[0], training)
+        fit_attention(self.network, self.device, training)
 
     def save(self, folder: Path) -> None:
         """A plain transformers folder; adapters are added into its weights."""
@@ -116,9 +116,9 @@ class WordReader:
         rows, columns = torch.nonzero(batch.valid, as_tuple=True)
         documents = batch.columns[rows, columns].tolist()
         pairs = [(batch.queries[row], batch.docs[at]) for row, at in zip(rows.tolist(), documents, strict=True)]
-        place = str(next(self.network.parameters()).device)
-        with self.device.autocast():
-            found = run_chunks(self._forward, self._tokens(pairs, self.training_tokens), budget, place)
+        tokens = self._tokens(pairs, self.training_tokens)
+        found = run_chunks(self._forward, tokens, budget, self.network, self.device)
+        place = found.device
         cells = (rows.to(place), columns.to(place))
         scores = self._scores(found)
         reading = Reading(torch.zeros(batch.valid.shape, device=place, dtype=scores.dtype).index_put(cells, scores))

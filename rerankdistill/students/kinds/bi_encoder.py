@@ -120,7 +120,7 @@ class Kind:
         if training and self.options.lora:
             adapt(self.network[0].model, self.options.lora)
         self.network.train(training)
-        fit_attention(self.network[0].model, self.device.name.split(":")[0], training)
+        fit_attention(self.network[0].model, self.device, training)
 
     def save(self, folder: Path) -> None:
         """The student, and each of its exits as a smaller one in ``exits/``."""
@@ -141,8 +141,8 @@ class Kind:
 
         def encode(some: Sequence[str]) -> Tensor:
             tokens = self._encoder.tokens(some, role, self.training_tokens if role == "doc" else 0)
-            with self.device.autocast():
-                return run_chunks(self._by_layer if layers else self._forward, tokens, budget, self._place())
+            run = self._by_layer if layers else self._forward
+            return run_chunks(run, tokens, budget, self.network, self.device, apart=True)
 
         vectors = shared_out(texts, encode) if self.together else encode(texts)
         if self._cosine:

@@ -87,7 +87,7 @@ class Kind:
         if training and self.options.lora:
             adapt(self.network.model, self.options.lora, head=True)
         self.network.train(training)
-        fit_attention(self.network.model, self.device.name.split(":")[0], training)
+        fit_attention(self.network.model, self.device, training)
 
     def save(self, folder: Path) -> None:
         with saved_plain(self.network.model):
@@ -102,9 +102,8 @@ class Kind:
         docs = [batch.docs[doc] for doc in batch.columns[rows, columns].tolist()]
         limit = self.training_tokens or self.options.max_tokens
         tokens = tokenise(self.network.tokenizer, queries, min(limit, self.options.max_tokens), docs)
-        place = str(next(self.network.parameters()).device)
-        with self.device.autocast():
-            found = run_chunks(self._forward, tokens, budget, place)
+        found = run_chunks(self._forward, tokens, budget, self.network, self.device, apart=True)
+        place = found.device
         out = torch.zeros(batch.valid.shape, device=place, dtype=found.dtype)
         return [Reading(out.index_put((rows.to(place), columns.to(place)), found))]
 
@@ -113,7 +112,7 @@ class Kind:
         self.network.eval()
         queries, docs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         tokens = tokenise(self.network.tokenizer, queries, self.options.max_tokens, docs)
-        return np.asarray(map_batches(tokens, self._forward, self.device, 16384), np.float32)
+        return np.asarray(map_batches(tokens, self._forward, self.device, 16384, apart=True), np.float32)
 
     def _forward(self, features: dict[str, Tensor]) -> Tensor:
         logits: Tensor = self.network.model(**features).logits

@@ -115,7 +115,9 @@ class TokenEncoder:
         if not texts:
             return TokenVectors.of([], self.dimension)
         tokens = self.tokens(texts, role)
-        rows = map_batches(tokens, lambda batch: self.forward(batch, role), self.device, self.token_budget, progress)
+        rows = map_batches(
+            tokens, lambda batch: self.forward(batch, role), self.device, self.token_budget, progress, apart=True
+        )
         parts = [np.asarray(row[row[:, -1] > 0, :-1], np.float32) for row in rows]
         return TokenVectors.of(parts, self.dimension)
 
@@ -186,7 +188,7 @@ class Kind:
         if training and self.options.lora:
             adapt(self.network[0].model, self.options.lora)
         self.network.train(training)
-        fit_attention(self.network[0].model, self.device.name.split(":")[0], training)
+        fit_attention(self.network[0].model, self.device, training)
 
     def save(self, folder: Path) -> None:
         with saved_plain(self.network[0].model):
@@ -204,8 +206,7 @@ class Kind:
             made = self._encoder.forward(features, role)
             return torch.nn.functional.pad(made, (0, 0, 0, width - made.shape[1]))  # chunks are joined
 
-        with self.device.autocast():
-            made = run_chunks(run, tokens, budget, str(next(self.network.parameters()).device))
+        made = run_chunks(run, tokens, budget, self.network, self.device, apart=True)
         made = made if made.element_size() > 4 else made.float()
         counts = made[..., -1] > 0
         longest = int(counts.nonzero()[:, 1].max()) + 1 if counts.any() else 1

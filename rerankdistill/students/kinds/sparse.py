@@ -158,7 +158,7 @@ class Kind:
     def ready(self, training: bool) -> None:
         """Switch between training and inference; the weights stay."""
         self.network.train(training)
-        fit_attention(self.body.model, self.device.name.split(":")[0], training)
+        fit_attention(self.body.model, self.device, training)
 
     def save(self, folder: Path) -> None:
         """A folder that the library opens by itself, cuts texts as here, and prunes where both roles are pruned
@@ -218,8 +218,7 @@ class Kind:
 
         def encode(some: Sequence[str]) -> Tensor:
             tokens = self.tokens(some, role, self.training_tokens if role == "doc" else 0)
-            with self.device.autocast():
-                return run_chunks(self.forward(role), tokens, held, self._place())
+            return run_chunks(self.forward(role), tokens, held, self.network, self.device, apart=True)
 
         return shared_out(texts, encode) if self.together else encode(texts)
 
@@ -269,7 +268,7 @@ class SparseTexts:
         parts = [representations.sparse_rows([], self.dimension)]
         for start in range(0, len(order), HELD):
             tokens = student.tokens([texts[row] for row in order[start : start + HELD]], role)
-            rows = map_batches(tokens, student.forward(role), student.device, student.most_tokens, progress)
+            rows = map_batches(tokens, student.forward(role), student.device, student.most_tokens, progress, apart=True)
             parts.append(representations.top_terms(representations.sparse_rows(rows, self.dimension), most))
         return representations.joined(parts)[np.argsort(order)]
 

@@ -20,6 +20,10 @@ from typing import Any
 
 from rerankdistill.errors import ArtifactError, DamagedArtifact, MissingArtifact, StaleArtifact
 
+READER = "documents"
+"""Among a student's inputs: who reads documents for it, and so fills its index, where it learns to read queries
+alone."""
+
 MANIFEST = "manifest.json"
 RECORDED = (
     "torch",

@@ -110,6 +110,7 @@ def register() -> None:
     from rerankdistill.cli.judge import judge
     from rerankdistill.cli.serve import serve
     from rerankdistill.cli.sweep import sweep
+    from rerankdistill.cli.weigh import weigh
 
     app.command("train")(walks.train)
     app.command("eval")(walks.evaluate)
@@ -119,6 +120,7 @@ def register() -> None:
     for verb in (steps.index, steps.search, steps.candidates, steps.score, steps.examples, steps.rerank, steps.report):
         app.command(verb.__name__)(verb)
     app.command("export")(export)
+    app.command("weigh")(weigh)
     app.command("serve")(serve)
     for name, shelf in shelves.SHELVES.items():
         app.add_typer(shelf, name=name)

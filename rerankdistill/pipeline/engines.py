@@ -51,12 +51,21 @@ class Weight:
     needs: tuple[Step, ...] = ()
 
 
-def untrained_step(ws: Workspace, name: str, card: StudentCard, documents: tuple[Step, ...] = ()) -> Step:
-    """The step that saves a student as it is before training; ``documents``: vectors that it may begin with."""
+def untrained_step(
+    ws: Workspace, name: str, card: StudentCard, documents: tuple[Step, ...] = (), reader: Model | None = None
+) -> Step:
+    """The step that saves a student as it is before training.
+
+    Args:
+        documents: vectors that it may begin with.
+        reader: who reads documents for it, where that is another model.
+    """
     options = student_options(name, card)
     kind = open_kind("students", card.kind)
     about = {"kind": card.kind, **options.model_dump(mode="json")}
     inputs = {"initial model": kind.source_fingerprint(options)} | {each.name: each.fingerprint for each in documents}
+    if reader:
+        inputs[artifacts.READER] = reader.mark
     manifest = artifacts.plan("student", 1, about, inputs, ws.card.seed)
     step = Step(f"student {name} before", ws.root / "students" / f"{name}.before", manifest, documents)
 

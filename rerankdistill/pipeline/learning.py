@@ -196,6 +196,8 @@ def _stage(ws: Workspace, lessons: Lessons, arm: Arm, number: int, before: Step 
     checks = _check(ws, taught, stage, inputs["initial model"], hears_relabelled(arm))
     if shuffled:
         inputs["scores"] = "shuffled"
+    if lessons.docs_model:
+        inputs[artifacts.READER] = lessons.docs_model.mark
     if before:
         inputs["stage before"] = before.fingerprint
     if tuning:

@@ -124,7 +124,8 @@ class Proof:
         teacher = f"{name} {WHOLE}" if coded else f"teacher {stem(card.teacher or self.ws.card.teacher)}"
         rows: list[Engine] = []
         if card.measure_before:
-            before = untrained_step(self.ws, name, card, self.lessons[name].doc_vectors if coded else ())
+            own = self.lessons[name]
+            before = untrained_step(self.ws, name, card, own.doc_vectors if coded else (), own.docs_model)
             rows += self._with_fusion(f"{name} before", "student_before", name, card, before, {})
         extra = {"teacher": teacher} | ({"before": f"{name} before"} if card.measure_before else {})
         for arm in arms(name, card, self.ws.card.seeds):

@@ -23,6 +23,7 @@ from rerankdistill.index.build import index_kind, open_index
 from rerankdistill.kinds import open_kind
 from rerankdistill.serving.model import Embedder, Reranker
 from rerankdistill.serving.opening import look, open_embedder, open_reranker
+from rerankdistill.serving.weights import read_weights
 from rerankdistill.students.folder import look as look_inside
 
 LEXICAL = "bm25"
@@ -58,6 +59,8 @@ class Library:
     rankers: dict[str, Ranker] = field(default_factory=dict)
     rerankers: dict[str, Reranker] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    weights: dict[str, Any] = field(default_factory=dict)
+    """What 'weigh' learnt for fused engines; see :mod:`rerankdistill.serving.weights`."""
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
         """What models read of documents."""
@@ -107,6 +110,10 @@ def open_library(root: Path, collection: str = "", device: str = "auto", served:
         fix = "'rerankdistill eval' or 'adapt' with this --out builds them"
         raise MissingArtifact("there is no index of this collection", where=str(root / "indexes"), fix=fix)
     library.rankers = dict(sorted(library.rankers.items(), key=lambda each: _place(each[0])))
+    try:
+        library.weights = read_weights(root)
+    except ArtifactError as error:
+        library.notes.append(f"weights: {error.what}")
     return library
 
 
@@ -148,7 +155,8 @@ def _add_student(
             library.rerankers[name] = open_reranker(look(folder), devices.choose(device))
         return
     mark = fingerprint("trained", manifest.fingerprint)
-    filled = [place for place, made in fresh.items() if made.inputs.get("encoder") == mark]
+    fillers = (mark, manifest.inputs.get(artifacts.READER, mark))
+    filled = [place for who in fillers for place, made in fresh.items() if made.inputs.get("encoder") == who]
     if not filled:
         library.notes.append(f"{name} has no index here; 'rerankdistill eval' builds it")
         return

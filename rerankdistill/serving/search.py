@@ -21,9 +21,10 @@ from rerankdistill.serving import why
 from rerankdistill.serving.batcher import Batcher
 from rerankdistill.serving.library import LEXICAL, Library, Ranker
 from rerankdistill.serving.reranking import Pace, reordered, within
+from rerankdistill.serving.weights import weights_for
 from rerankdistill.types import Hit, Run, View
 
-Fuse = Literal["zscore", "rrf"]
+Fuse = Literal["learned", "zscore", "rrf"]
 THREADS = 2
 QUERY = "q"
 
@@ -34,7 +35,9 @@ class Request:
 
     Attributes:
         depth: documents that each index gives, before they are fused and re-ranked.
-        weights: of the fused engines, in their order; none: all alike. Of z-scores alone.
+        fuse: by the sum of z-scores or of reciprocal ranks; ``learned``: of z-scores, by the weights that
+            :mod:`rerankdistill.serving.weighing` found for this engine, where it did.
+        weights: of the fused engines, in their order; none: all alike, or as learnt. Of z-scores alone.
         rerank_depth: documents that a cross-encoder reads, if the time of ``budget_ms`` suffices.
     """
 
@@ -42,7 +45,7 @@ class Request:
     engine: str
     top: int = 10
     depth: int = 100
-    fuse: Fuse = "zscore"
+    fuse: Fuse = "learned"
     weights: tuple[float, ...] = ()
     filters: tuple[Filter, ...] = ()
     budget_ms: float = 500.0
@@ -59,13 +62,15 @@ class Engine(NamedTuple):
 
 @dataclass
 class Found:
-    """``hits`` best first; ``read``: how many of the first a cross-encoder scored."""
+    """``hits`` best first; ``read``: how many of the first a cross-encoder scored; ``weights``: what engines were fused
+    by."""
 
     engine: str
     hits: list[Hit] = field(default_factory=list)
     latency_ms: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     read: int = 0
+    weights: tuple[float, ...] = ()
     stopped_early: bool = False
     why: dict[str, list[tuple[why.Span, float]]] = field(default_factory=dict)
 
@@ -91,11 +96,11 @@ class Searcher:
         engine, found = self.engine(asked.engine), Found(asked.engine)
         if asked.weights and len(asked.weights) != len(engine.rankers):
             raise UsageError(f"{len(asked.weights)} weights for {len(engine.rankers)} engines", where="weights")
+        found.weights = self._weights(engine, asked)
         with found.timed("total"):
-            passing = self.library.metadata.passing(asked.filters) if asked.filters else None
-            runs = await asyncio.gather(*(self._retrieve(each, asked, passing, found) for each in engine.rankers))
+            runs = await self.runs(asked, found)
             with found.timed("fuse"):
-                hits = fused(runs, asked)
+                hits = fused(runs, asked, found.weights)
             if engine.reranker:
                 hits = await self._reranked(engine.reranker, asked, hits, found)
             found.hits = hits[: asked.top]
@@ -103,6 +108,18 @@ class Searcher:
                 with found.timed("why"):
                     found.why = await self.why(asked.query, asked.engine, [hit.doc_id for hit in found.hits])
         return found
+
+    async def runs(self, asked: Request, found: Found | None = None) -> list[Run]:
+        """What each of the engine's parts finds for :data:`QUERY`, before they are fused."""
+        told = found or Found(asked.engine)
+        passing = self.library.metadata.passing(asked.filters) if asked.filters else None
+        rankers = self.engine(asked.engine).rankers
+        return list(await asyncio.gather(*(self._retrieve(each, asked, passing, told) for each in rankers)))
+
+    def _weights(self, engine: Engine, asked: Request) -> tuple[float, ...]:
+        if asked.weights or asked.fuse != "learned" or len(engine.rankers) == 1:
+            return asked.weights
+        return weights_for(self.library.weights, {each.name: each.mark for each in engine.rankers})
 
     def engine(self, name: str) -> Engine:
         """Raises UsageError: it names what is not there."""
@@ -197,11 +214,11 @@ class Searcher:
         return why.shared_words(query, texts, getattr(words.index, "lexical", None) if words else None)
 
 
-def fused(runs: Sequence[Run], asked: Request) -> list[Hit]:
-    """One list of several engines' lists."""
+def fused(runs: Sequence[Run], asked: Request, weights: Sequence[float] = ()) -> list[Hit]:
+    """One list of several engines' lists; without ``weights`` all count alike."""
     if len(runs) == 1:
         return runs[0].hits()[QUERY]
     depth = max(asked.depth, asked.top)
     if asked.fuse == "rrf":
         return reciprocal_rank(runs, depth=depth).hits()[QUERY]
-    return zscore_sum(runs, depth, asked.weights or None).hits()[QUERY]
+    return zscore_sum(runs, depth, weights or None).hits()[QUERY]

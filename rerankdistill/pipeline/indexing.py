@@ -20,6 +20,7 @@ from rerankdistill.index.update import update_index
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.step import Notes
 from rerankdistill.pipeline.workspace import mark_of
+from rerankdistill.students.folder import look
 from rerankdistill.types import Doc, View
 
 
@@ -48,6 +49,24 @@ class Reader:
     def encoder(self) -> TextEncoder:
         lengths = {"query": self.query_tokens, "doc": self.doc_tokens}
         return open_encoder(self.model, device=self.device, max_tokens=lengths)
+
+    def student(self, makes: str) -> Any:
+        """A student that makes something else of a text than one vector, ready to encode.
+
+        Args:
+            makes: what the index accepts: ``sparse`` or ``tokens``.
+
+        Raises:
+            UsageError: the model is no such student.
+        """
+        found = look(Path(self.model))
+        kind = open_kind("students", found.kind)
+        options = kind.Options(**{"init": self.model, **found.options})
+        own = kind.index_card(options)["kind"] if hasattr(kind, "index_card") else "flat"
+        if open_kind("index", own).accepts != makes:
+            what = f"a student of kind {found.kind!r} goes into an index of kind {own!r}"
+            raise UsageError(what, where=self.model, fix=f"choose another card, or a student that makes {makes}")
+        return kind.open(found.path, options, self.device).encoder()
 
 
 def build(folder: Path, card_name: str, collection: str, reader: Reader | None, notes: Notes) -> dict[str, Any]:
@@ -111,13 +130,12 @@ def _content(
     texts = [doc.view(view) for doc in docs]
     if kind.accepts == "texts":
         return texts, None
-    if kind.accepts != "vectors":
-        what = f"an index of kind {name!r} is filled by its own student alone"
-        raise UsageError(what, fix="'rerankdistill eval' builds it with the pipeline of that student")
     if reader is None:
-        raise UsageError(f"an index of kind {name!r} is filled with vectors", fix="name the model: --model")
+        made = {"vectors": "vectors", "sparse": "weights of terms", "tokens": "vectors of tokens"}[kind.accepts]
+        raise UsageError(f"an index of kind {name!r} is filled with {made}", fix="name who makes them: --model")
+    encoder = reader.encoder if kind.accepts == "vectors" else reader.student(kind.accepts)
     with notes.bar("encoding documents", len(texts)) as advance:
-        return reader.encoder.encode(texts, "doc", advance), reader.mark
+        return encoder.encode(texts, "doc", advance), reader.mark
 
 
 def _now(collection: str, docs: Sequence[Doc], ids: set[str]) -> str:

@@ -60,13 +60,13 @@ def world() -> World:
     return World(doc_ids, texts, vectors)
 
 
-MARKS = {"lucene": pytest.mark.java, "cagra": pytest.mark.gpu}
+MARKS = {"lucene": pytest.mark.java, "lucene_impact": pytest.mark.java, "cagra": pytest.mark.gpu}
 
 
 @pytest.fixture(params=[pytest.param(n, marks=MARKS.get(n, ())) for n in names("index")])
 def kind(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """(name, class) of each kind there is."""
-    if request.param == "lucene" and not all(map(importlib.util.find_spec, ("pyserini", "jnius"))):
+    if request.param.startswith("lucene") and not all(map(importlib.util.find_spec, ("pyserini", "jnius"))):
         pytest.skip("pyserini is not installed: pip install 'rerankdistill[lucene]'")
     if request.param == "milvus" and not all(map(importlib.util.find_spec, ("pymilvus", "milvus_lite"))):
         pytest.skip("pymilvus is not installed: pip install 'rerankdistill[milvus]'")

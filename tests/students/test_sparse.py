@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from tiny_lessons import DOCS, LESSONS, NAMES, QUERIES, lists, read
 from tiny_models import tiny_mlm
+from typer.testing import CliRunner
 
-from rerankdistill.errors import CardError, RerankDistillWarning
+from rerankdistill.cli.app import app
+from rerankdistill.errors import CardError, RerankDistillWarning, UsageError
+from rerankdistill.index.build import open_index
 from rerankdistill.kinds import open_kind
 from rerankdistill.losses.combine import parse
 from rerankdistill.students.batch import Budget, list_batch
@@ -241,3 +245,55 @@ def test_another_kind_of_sparse_model_is_refused(tiny, tmp_path):
     assert "SparseAutoEncoder" in json.dumps(json.loads((tmp_path / "csr/modules.json").read_text()))
     with pytest.raises(CardError, match="another way than SPLADE"):
         make(tmp_path / "csr")
+
+
+def collection_of(folder):
+    folder.mkdir()
+    rows = [{"_id": name, "text": text} for name, text in DOCS.items()]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (folder / "queries.jsonl").write_text("", "utf-8")
+    return str(folder)
+
+
+def test_its_index_is_built_by_the_command_line_and_finds_what_the_student_says(mlm, tmp_path):
+    student = moved(make(mlm))
+    student.save(tmp_path / "student")
+    collection, model = collection_of(tmp_path / "c"), str(tmp_path / "student")
+    words = ["indexes", "build", str(tmp_path / "x"), "--collection", collection, "--model", model]
+    done = CliRunner().invoke(app, [*words, "--card", "sparse"])
+    assert done.exit_code == 0, done.output
+    encoder = Kind.open(tmp_path / "student", student.options, "cpu").encoder()
+    asked = encoder.encode(QUERIES[:3], "query")
+    wanted = encoder.similarity(asked, encoder.encode(list(DOCS.values()), "doc"))
+    found = open_index(tmp_path / "x", open_kind("index", "sparse")).search(asked, 5)
+    for row, hits in zip(wanted, found, strict=True):
+        np.testing.assert_allclose([score for _, score in hits], np.sort(row)[::-1][:5], atol=1e-4)
+    for card, model, why in (
+        ("maxsim", str(tmp_path / "student"), "'sparse' goes into an index of kind 'sparse'"),
+        ("sparse", "", "weights of terms"),
+    ):
+        refused = CliRunner().invoke(
+            app, ["indexes", "build", str(tmp_path / "y"), "--collection", collection, "--card", card, "--model", model]
+        )
+        assert isinstance(refused.exception, UsageError)
+        assert why in refused.exception.what
+
+
+@pytest.mark.java
+def test_lucenes_impact_index_finds_nearly_the_same(mlm, tmp_path):
+    if not all(map(find_spec, ("pyserini", "jnius"))):
+        pytest.skip("pyserini is not installed: pip install 'rerankdistill[lucene]'")
+    student = moved(make(mlm))
+    student.save(tmp_path / "student")
+    words = ["indexes", "build", str(tmp_path / "x"), "--collection", collection_of(tmp_path / "c")]
+    done = CliRunner().invoke(app, [*words, "--model", str(tmp_path / "student"), "--card", "lucene-impact"])
+    assert done.exit_code == 0, done.output
+    encoder = Kind.open(tmp_path / "student", student.options, "cpu").encoder()
+    asked = encoder.encode(QUERIES[:8], "query")
+    wanted = encoder.similarity(asked, encoder.encode(list(DOCS.values()), "doc"))
+    found = open_index(tmp_path / "x", open_kind("index", "lucene_impact")).search(asked, 5)
+    names = list(DOCS)
+    for row, hits in zip(wanted, found, strict=True):
+        scores = [row[names.index(doc_id)] for doc_id, _ in hits]
+        np.testing.assert_allclose([score for _, score in hits], scores, rtol=0.05, atol=0.05)
+        assert scores[0] == pytest.approx(row.max(), rel=0.02)

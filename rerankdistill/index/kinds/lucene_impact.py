@@ -1,0 +1,140 @@
+"""Sparse vectors in Lucene: an impact index as Anserini writes and searches it, for students of kind ``sparse``.
+
+The folder ``lucene`` inside is a plain impact index, its terms the numbers of the student's vocabulary (``t101``).
+Lucene counts words, so weights become whole numbers, ``scale`` to one, and a weight that rounds to none is left out;
+scores are divided by the square of it again. Anserini cuts ties by doc_id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rerankdistill import devices, representations
+from rerankdistill.cards import Card
+from rerankdistill.errors import DataError
+from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
+from rerankdistill.index.java import java_list, start
+from rerankdistill.index.kinds.lucene import BATCH, FOLDER, OPTIONS
+
+TERMS = "terms.json"
+MOST = 4096
+"""A document's weight of one term at most, in whole numbers: Lucene reads the term as often."""
+
+
+class LuceneImpactOptions(Card):
+    """How weights are kept."""
+
+    scale: int = Field(default=100, ge=1, le=1000)
+    """The whole number that a weight of one becomes."""
+    doc_terms: int = Field(default=0, ge=0)
+    """Keep so many of a document's heaviest terms; 0: all that the student gave it."""
+
+
+Options = LuceneImpactOptions
+
+
+class Kind:
+    """Keeps the promises of :class:`rerankdistill.contracts.Index`."""
+
+    accepts: Literal["sparse"] = "sparse"
+    Options = LuceneImpactOptions
+    mapped = (FOLDER,)
+    living = (f"{FOLDER}/write.lock",)
+
+    def __init__(self, searcher: Any, ids: DocIds, terms: int, scale: int) -> None:
+        self._searcher, self.ids, self._terms, self._scale = searcher, ids, terms, scale
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path,
+        doc_ids: Sequence[str],
+        content: Any,
+        options: LuceneImpactOptions,
+        device: str = "auto",  # noqa: ARG003  Lucene computes on the CPU
+    ) -> None:
+        """``content``: ``csr_array [n, terms]``."""
+        check_ids(doc_ids)
+        if representations.count(content) != len(doc_ids):
+            raise DataError(f"{representations.count(content)} sparse rows for {len(doc_ids)} documents")
+        representations.check_finite(content.data, "the documents' sparse vectors")
+        kept = representations.top_terms(content, options.doc_terms).tocsr()
+        arguments = ["-input", "", "-collection", "JsonCollection", "-index", str(folder / FOLDER)]
+        arguments += ["-threads", str(devices.cores()), "-impact", "-pretokenized"]
+        indexer = start()("io.anserini.index.SimpleIndexer")(arguments)
+        added = 0
+        for at in range(0, len(doc_ids), BATCH):
+            rows = range(at, min(at + BATCH, len(doc_ids)))
+            texts = [_words(kept, row, options.scale) for row in rows]
+            pairs = [(doc_ids[row], text) for row, text in zip(rows, texts, strict=True)]
+            added += int(indexer.addRawDocuments([json.dumps({"id": name, "contents": text}) for name, text in pairs]))
+        indexer.close()
+        if not added:
+            raise DataError("no document has a weight that the index could hold", fix="raise options.scale")
+        (folder / OPTIONS).write_text(options.model_dump_json(), "utf-8")
+        (folder / TERMS).write_text(json.dumps(content.shape[1]), "utf-8")
+        save_ids(folder, doc_ids)
+
+    @classmethod
+    def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003
+        java, ids = start(), open_ids(folder)
+        try:
+            options = LuceneImpactOptions.model_validate_json((folder / OPTIONS).read_text("utf-8"))
+            terms = int(json.loads((folder / TERMS).read_text("utf-8")))
+            searcher = java("io.anserini.search.SimpleImpactSearcher")(str(folder / FOLDER))
+        except Exception as error:  # pyjnius gives one class to everything that Lucene raises
+            raise damaged(folder / FOLDER, error) from error
+        return cls(searcher, ids, terms, options.scale)
+
+    def search(self, queries: Any, depth: int) -> list[list[tuple[str, float]]]:
+        """``csr_array [q, terms]`` to at most ``depth`` (doc_id, inner product) a query."""
+        if not hasattr(queries, "indptr") or queries.shape[1] != self._terms:
+            fix = "search with the student that filled the index"
+            raise DataError(f"no sparse rows over the index's {self._terms} terms", fix=fix)
+        representations.check_finite(queries.data, "sparse vectors")
+        asked = [self._asked(queries, row) for row in range(representations.count(queries))]
+        numbers = [str(number) for number, terms in enumerate(asked) if terms]
+        if not numbers:
+            return [[] for _ in asked]
+        maps = start()("java.util.ArrayList")()
+        for number in numbers:
+            maps.add(_java_map(asked[int(number)]))
+        found = self._searcher.batch_search(maps, java_list(numbers), depth, devices.cores())
+        hits = {entry.getKey(): entry.getValue() for entry in found.entrySet().toArray()}
+        rows = ([(str(h.docid), float(h.score)) for h in hits.get(str(n)) or ()] for n in range(len(asked)))
+        return [
+            [(doc_id, score / self._scale**2) for doc_id, score in sorted(row, key=lambda hit: (-hit[1], hit[0]))]
+            for row in rows
+        ]
+
+    def _asked(self, queries: Any, row: int) -> dict[str, int]:
+        """One query's terms, as whole numbers."""
+        numbers, weights = _rounded(queries, row, self._scale)
+        return {f"t{number}": weight for number, weight in zip(numbers, weights, strict=True)}
+
+
+def _rounded(rows: Any, row: int, scale: int) -> tuple[list[int], list[int]]:
+    """The terms of one sparse row that count, and their weights as whole numbers."""
+    part = slice(rows.indptr[row], rows.indptr[row + 1])
+    weights = np.clip(np.rint(rows.data[part].astype(np.float64) * scale), 0, MOST).astype(np.int64)
+    counts = weights > 0
+    return rows.indices[part][counts].tolist(), weights[counts].tolist()
+
+
+def _words(rows: Any, row: int, scale: int) -> str:
+    """A document as Lucene reads it: every term as often as it weighs."""
+    return " ".join(" ".join([f"t{term}"] * weight) for term, weight in zip(*_rounded(rows, row, scale), strict=True))
+
+
+def _java_map(terms: dict[str, int]) -> Any:
+    java = start()
+    made, number = java("java.util.HashMap")(), java("java.lang.Integer")
+    for term, weight in terms.items():
+        made.put(term, number(weight))
+    return made

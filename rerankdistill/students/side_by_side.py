@@ -83,4 +83,4 @@ def run_apart(
 def _plus(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if one is None or other is None:
         return other if one is None else one
-    return one.add_(other)
+    return one + other  # not in place: autograd may hand out one tensor for two weights

@@ -114,11 +114,21 @@ def test_an_error_in_a_thread_is_the_callers(apart, tiny, monkeypatch):
         gradients(student, infonce(), list_batch(LESSONS[:4], read, "batch"), PLENTY)
 
 
-def test_vectors_in_use_are_those_of_one_core(apart, tiny, monkeypatch):
-    encoder = bi_encoder.Kind.create(bi_encoder.BiEncoderOptions(init=str(tiny)), "cpu").encoder()
+@pytest.mark.parametrize("kind", [bi_encoder, cross_encoder, late_interaction, sparse], ids=lambda kind: kind.__name__)
+def test_what_it_says_in_use_is_what_it_says_with_one_core(apart, kind, tiny, tiny_ce, tmp_path, monkeypatch):
+    student, _ = student_of(kind, tiny, tiny_ce, tmp_path)
     texts, told = read([f"d{n}" for n in range(8)]) * 3, list[int]()
-    found = encoder.encode(texts, "doc", told.append)
-    assert sum(told) == len(texts)
-    assert len(told) > CORES
+
+    def said():
+        if kind is cross_encoder:
+            return student.score([(text, text[::-1]) for text in texts])
+        encoder = student.encoder()
+        docs = encoder.encode(texts, "doc", told.append)
+        return encoder.similarity(encoder.encode(texts[:5], "query"), docs)
+
+    found = said()
+    if kind is not cross_encoder:
+        assert sum(told) == len(texts)
+        assert len(told) > CORES
     monkeypatch.setattr(devices, "threads", lambda: 1)
-    np.testing.assert_allclose(found, encoder.encode(texts, "doc"), atol=1e-6)
+    np.testing.assert_allclose(found, said(), atol=1e-5)

@@ -162,9 +162,9 @@ def core_budget(lengths: Sequence[int], token_budget: int, cores: int) -> int:
     than makes it fast."""
     if cores == 1:
         return token_budget
-    total, most = sum(map(bucket, lengths)), min(token_budget // cores, ENOUGH)
-    rounds = -(-total // (cores * most))  # of the last one no core is left out
-    return max(FEW, -(-total // (cores * rounds)))
+    total, most = sum(map(bucket, lengths)), max(min(token_budget // cores, ENOUGH), 1)
+    rounds = max(-(-total // (cores * most)), 1)  # of the last one no core is left out
+    return min(token_budget, max(FEW, -(-total // (cores * rounds))))
 
 
 class TextEncoder:

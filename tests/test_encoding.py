@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rerankdistill import encoding
 from rerankdistill.devices import Device
-from rerankdistill.encoding import BUCKETS, TextEncoder, bucket, plan_batches, tokenise
+from rerankdistill.encoding import BUCKETS, ENOUGH, FEW, TextEncoder, bucket, core_budget, plan_batches, tokenise
 from rerankdistill.errors import DataError, MissingDependency
 
 LENGTHS = st.lists(st.integers(1, 1500), max_size=60)
@@ -32,6 +32,18 @@ def test_no_text_is_lost_doubled_or_over_the_budget(lengths, budget):
         assert len(rows) == 1 or len(rows) * sizes.pop() <= budget
     widest = [bucket(lengths[rows[0]]) for rows in batches]
     assert widest == sorted(widest, reverse=True), "a batch that does not fit must fail at once"
+
+
+@given(LENGTHS, st.integers(1, 8192), st.integers(1, 64))
+def test_cores_that_work_apart_share_texts_evenly_within_the_budget(lengths, budget, cores):
+    each = core_budget(lengths, budget, cores)
+    assert 1 <= each <= budget
+    if cores == 1:
+        assert each == budget
+        return
+    assert each <= max(FEW, ENOUGH)
+    total = sum(map(bucket, lengths))
+    assert each >= min(total / (cores * (total // (cores * max(1, min(budget // cores, ENOUGH))) + 1)), budget)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from rerankdistill.index.update import update_index
 from rerankdistill.kinds import names, open_kind
 from rerankdistill.representations import joined
 
-FIXED = {"bm25", "lucene", "cagra"}
+FIXED = {"bm25", "lucene", "lucene_impact", "cagra"}
 """Kinds that are built again: of the words' kinds every score depends on the whole collection."""
 EXACT = {"flat", "milvus", "sharded", "sparse", "maxsim", "int8", "binary", "matryoshka"}
 

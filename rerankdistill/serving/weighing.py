@@ -94,8 +94,9 @@ def weigh(
     searcher = Searcher(library, batcher)
     try:
         rankers = searcher.engine(engine).rankers
-        if len(rankers) < 2 or ">" in engine:
-            fix = "name two or more with a plus between them, as 'bm25 + small'; a re-ranker reads what they find"
+        distinct = {ranker.name for ranker in rankers}
+        if len(rankers) < 2 or len(distinct) < len(rankers) or ">" in engine:
+            fix = "name different ones with a plus between them, as 'bm25 + small'; a re-ranker reads what they find"
             raise UsageError("there is nothing to weigh", where=engine, fix=fix)
         runs = asyncio.run(_searched(searcher, engine, queries, depth, progress))
     finally:

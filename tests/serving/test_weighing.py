@@ -152,7 +152,7 @@ def test_the_command_learns_and_the_server_fuses_by_it(work, monkeypatch):
         assert [hit["doc_id"] for hit in turned["hits"]] == [hit["doc_id"] for hit in learned["hits"]]
 
 
-@pytest.mark.parametrize("engine", ["small", "bm25 > reader", "bm25 + small > reader", "nobody + bm25"])
+@pytest.mark.parametrize("engine", ["small", "bm25 > reader", "bm25 + small > reader", "nobody + bm25", "bm25 + bm25"])
 def test_what_fuses_nothing_is_a_clear_error(work, monkeypatch, engine):
     monkeypatch.setattr(weighing, "FEWEST", 10)
     found = run("weigh", str(work), "--device", "cpu", "--engine", engine)

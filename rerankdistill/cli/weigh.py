@@ -44,6 +44,7 @@ def weigh(
     with Terminal().bar(f"searching with {name}", len(judged_queries(source, chosen))) as advance:
         found = learn(work, library, name, source, chosen, devices.cores(), depth, advance)
     wide_console().print(_table(found))
+    wide_console().print(_worth(found))
     wide_console().print(
         "kept: the server fuses by these weights"
         if found.kept
@@ -54,12 +55,18 @@ def weigh(
 def _table(found: Weighed) -> object:
     from rich.table import Table
 
-    unseen = found.unseen
-    about = f"{unseen.queries} queries of {found.split}, nDCG@10: alike {unseen.baseline_mean:.4f}, by weights learnt "
-    about += f"from other queries {unseen.system_mean:.4f} ({unseen.difference:+.4f}, p = {unseen.p:.3f})"
-    table = Table(title=found.engine, title_justify="left", caption=about, caption_justify="left")
+    table = Table(title=found.engine, title_justify="left")
     for head in ("engine", "alone", "weight"):
         table.add_column(head, justify="left" if head == "engine" else "right")
     for name, alone, weight in zip(found.names, found.alone, found.weights, strict=True):
         table.add_row(name, f"{alone:.4f}", f"{weight:g}")
     return table
+
+
+def _worth(found: Weighed) -> str:
+    """In a sentence, what weights are worth on queries that they were not learnt from."""
+    unseen = found.unseen
+    about = (
+        f"{unseen.queries} queries of {found.split}, nDCG@10: all alike {unseen.baseline_mean:.4f}, by weights learnt "
+    )
+    return about + f"from other queries {unseen.system_mean:.4f} ({unseen.difference:+.4f}, p = {unseen.p:.3f})"

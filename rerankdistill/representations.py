@@ -196,6 +196,21 @@ def _ascending(offsets: IntArray, total: int) -> bool:
     return bool(whole and (np.diff(offsets) >= 0).all())
 
 
+def check_documents(content: Any, documents: int) -> None:
+    """Raises DataError: not a sparse row a document, NaN or infinity."""
+    if count(content) != documents:
+        raise DataError(f"{count(content)} sparse rows for {documents} documents")
+    check_finite(content.data, "the documents' sparse vectors")
+
+
+def check_terms(rows: Any, terms: int) -> None:
+    """Raises DataError: another vocabulary than the index's, NaN or infinity."""
+    if not hasattr(rows, "indptr") or rows.shape[1] != terms:
+        fix = "search with the student that filled the index"
+        raise DataError(f"no sparse rows over the index's {terms} terms", fix=fix)
+    check_finite(rows.data, "sparse vectors")
+
+
 def check_finite(values: Any, what: str) -> None:
     """Raises DataError: NaN or infinity."""
     if not np.isfinite(values).all():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rerankdistill import devices
-from rerankdistill.encoding import Tokens, map_batches
+from rerankdistill.encoding import EXACT, Tokens, map_batches
 from rerankdistill.serving import unpadded
 from rerankdistill.serving.batcher import Network
 from rerankdistill.types import FloatArray
@@ -20,7 +20,6 @@ PROBES = ("a", "what is the weather like", "a longer text about rain, wind and c
 """Texts on which another way to compute a model is compared with the library's."""
 BATCH = 16384
 """Padded tokens of one forward pass."""
-EXACT = devices.Device("cpu", "float32")
 
 
 def called(device: devices.Device) -> str:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Batch = dict[str, "Tensor"]
-DROPOUTS = ("p", "dropout_prob", "attention_dropout", "dropout")
-"""What modules call a rate of dropout."""
+DROPOUTS = ("dropout_prob", "attention_dropout", "dropout")
+"""What modules call a rate of dropout, beside ``p`` of torch's own."""
 
 
 def cores_for(network: Any, weights: Sequence[Tensor], place: str) -> int:
@@ -32,7 +32,7 @@ def cores_for(network: Any, weights: Sequence[Tensor], place: str) -> int:
 
 
 def _draws(network: Any) -> bool:
-    rates = (vars(module).get(name) for module in network.modules() for name in DROPOUTS)
+    rates = (vars(module).get(name) for module in network.modules() for name in ("p", *DROPOUTS))
     return network.training and any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 

@@ -95,9 +95,15 @@ class Kind:
         if not numbers:
             return []
         found = self._searcher.batch_search(java_list(queries), java_list(numbers), depth, self._threads)
-        hits = {entry.getKey(): entry.getValue() for entry in found.entrySet().toArray()}
-        rows = ([(str(hit.docid), float(hit.score)) for hit in hits[number] or ()] for number in numbers)
-        return [sorted(row, key=lambda hit: (-hit[1], hit[0])) for row in rows]
+        return hits_of(found, len(numbers))
+
+
+def hits_of(found: Any, queries: int) -> list[list[tuple[str, float]]]:
+    """What Anserini found for so many queries, which are called by their numbers, each list in the order that an index
+    promises; empty for a query that was not asked."""
+    hits = {entry.getKey(): entry.getValue() for entry in found.entrySet().toArray()}
+    rows = ([(str(hit.docid), float(hit.score)) for hit in hits.get(str(n)) or ()] for n in range(queries))
+    return [sorted(row, key=lambda hit: (-hit[1], hit[0])) for row in rows]
 
 
 def _arguments(folder: Path, options: LuceneOptions) -> list[str]:

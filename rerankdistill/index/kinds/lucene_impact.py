@@ -20,7 +20,7 @@ from rerankdistill.cards import Card
 from rerankdistill.errors import DataError
 from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
 from rerankdistill.index.java import java_list, start
-from rerankdistill.index.kinds.lucene import BATCH, FOLDER, OPTIONS
+from rerankdistill.index.kinds.lucene import BATCH, FOLDER, OPTIONS, hits_of
 
 TERMS = "terms.json"
 MOST = 4096
@@ -61,9 +61,7 @@ class Kind:
     ) -> None:
         """``content``: ``csr_array [n, terms]``."""
         check_ids(doc_ids)
-        if representations.count(content) != len(doc_ids):
-            raise DataError(f"{representations.count(content)} sparse rows for {len(doc_ids)} documents")
-        representations.check_finite(content.data, "the documents' sparse vectors")
+        representations.check_documents(content, len(doc_ids))
         kept = representations.top_terms(content, options.doc_terms).tocsr()
         arguments = ["-input", "", "-collection", "JsonCollection", "-index", str(folder / FOLDER)]
         arguments += ["-threads", str(devices.cores()), "-impact", "-pretokenized"]
@@ -94,10 +92,7 @@ class Kind:
 
     def search(self, queries: Any, depth: int) -> list[list[tuple[str, float]]]:
         """``csr_array [q, terms]`` to at most ``depth`` (doc_id, inner product) a query."""
-        if not hasattr(queries, "indptr") or queries.shape[1] != self._terms:
-            fix = "search with the student that filled the index"
-            raise DataError(f"no sparse rows over the index's {self._terms} terms", fix=fix)
-        representations.check_finite(queries.data, "sparse vectors")
+        representations.check_terms(queries, self._terms)
         asked = [self._asked(queries, row) for row in range(representations.count(queries))]
         numbers = [str(number) for number, terms in enumerate(asked) if terms]
         if not numbers:
@@ -106,12 +101,8 @@ class Kind:
         for number in numbers:
             maps.add(_java_map(asked[int(number)]))
         found = self._searcher.batch_search(maps, java_list(numbers), depth, devices.cores())
-        hits = {entry.getKey(): entry.getValue() for entry in found.entrySet().toArray()}
-        rows = ([(str(h.docid), float(h.score)) for h in hits.get(str(n)) or ()] for n in range(len(asked)))
-        return [
-            [(doc_id, score / self._scale**2) for doc_id, score in sorted(row, key=lambda hit: (-hit[1], hit[0]))]
-            for row in rows
-        ]
+        rows = hits_of(found, len(asked))
+        return [[(doc_id, score / self._scale**2) for doc_id, score in row] for row in rows]
 
     def _asked(self, queries: Any, row: int) -> dict[str, int]:
         """One query's terms, as whole numbers."""

@@ -15,7 +15,6 @@ import numpy as np
 
 from rerankdistill import representations
 from rerankdistill.cards import Card
-from rerankdistill.errors import DataError
 from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
 from rerankdistill.types import FloatArray, IntArray
 
@@ -51,9 +50,7 @@ class Kind:
     ) -> None:
         """``content``: ``csr_array [n, terms]``."""
         check_ids(doc_ids)
-        if representations.count(content) != len(doc_ids):
-            raise DataError(f"{representations.count(content)} sparse rows for {len(doc_ids)} documents")
-        representations.check_finite(content.data, "the documents' sparse vectors")
+        representations.check_documents(content, len(doc_ids))
         cls._write(folder, doc_ids, representations.top_terms(content, options.doc_terms).T.tocsr(), options)
 
     @classmethod
@@ -127,12 +124,7 @@ class Kind:
         return totals.astype(np.float32)
 
     def _check(self, queries: Any) -> None:
-        """Raises DataError: another vocabulary than the index's, NaN or infinity."""
-        width = self._postings.shape[0]
-        if not hasattr(queries, "indptr") or queries.shape[1] != width:
-            fix = "search with the student that filled the index"
-            raise DataError(f"no sparse rows over the index's {width} terms", fix=fix)
-        representations.check_finite(queries.data, "sparse vectors")
+        representations.check_terms(queries, self._postings.shape[0])
 
 
 def _options(folder: Path) -> SparseOptions:

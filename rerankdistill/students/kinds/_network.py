@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rerankdistill.devices import Device
 from rerankdistill.encoding import Tokens, bucket, core_budget, plan_batches
-from rerankdistill.students.side_by_side import cores_for, run_apart
+from rerankdistill.students.side_by_side import DROPOUTS, cores_for, run_apart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ def without_dropout(model: Any, rate: float | None) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = rate
-        for name in ("dropout_prob", "attention_dropout", "dropout"):
+        for name in DROPOUTS:
             if isinstance(vars(module).get(name), float):
                 setattr(module, name, rate)
 

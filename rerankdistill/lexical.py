@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
 
+from rerankdistill import representations
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.cards import Card
-from rerankdistill.errors import DamagedArtifact, DataError
+from rerankdistill.errors import DamagedArtifact, DataError, StaleArtifact
 from rerankdistill.types import FloatArray, IntArray
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG when imported
@@ -59,6 +61,16 @@ class Bm25Options(Card):
         return value
 
 
+class Counts(NamedTuple):
+    """How often each document has each term, which is all that BM25 asks of a text."""
+
+    rows: Any
+    """``csr_array [documents, terms]`` of whole numbers."""
+    terms: list[str]
+    """In alphabetical order. bm25s numbers stems in the order of a Python set, which differs between processes and
+    would make two builds of one collection differ."""
+
+
 class Lexical:
     """BM25 over documents numbered 0..n-1.
 
@@ -67,31 +79,60 @@ class Lexical:
         count: the number of documents.
     """
 
-    def __init__(self, retriever: Any, options: Bm25Options, mark: str, count: int) -> None:
+    def __init__(
+        self, retriever: Any, options: Bm25Options, mark: str, count: int, counts: Counts | None = None
+    ) -> None:
         self._retriever, self.options, self.fingerprint, self.count = retriever, options, mark, count
+        self._counts = counts
         self._stemmer = _stemmer(options)
         self._vocabulary: Mapping[str, int] = retriever.vocab_dict
 
     @classmethod
     def build(cls, texts: Sequence[str], options: Bm25Options) -> Lexical:
         """Index ``texts``. Raises DataError when there is not one token in them."""
+        return cls._of(_counted(texts, options), options)
+
+    @classmethod
+    def renew(cls, folder: Path, stay: IntArray, texts: Sequence[str]) -> Lexical:
+        """Of the documents numbered ``stay`` of what :meth:`save` wrote, and ``texts`` behind them.
+
+        It is to the last bit what :meth:`build` makes of all of their texts, of which only the new ones are needed.
+
+        Raises:
+            StaleArtifact: a version that kept no counts wrote it.
+            DataError: not one token would be left.
+        """
+        before = cls.open(folder)
+        if not (folder / representations.SPARSE).is_file():
+            what = "this BM25 index was written by an earlier version and cannot be updated"
+            raise StaleArtifact(what, where=str(folder), fix="build it again")
+        rows = representations.load(folder)
+        terms = sorted(before._vocabulary, key=before._vocabulary.__getitem__)[: rows.shape[1]]
+        return cls._of(_joined(Counts(rows[stay], terms), _counted(texts, before.options)), before.options)
+
+    @classmethod
+    def _of(cls, counts: Counts, options: Bm25Options) -> Lexical:
         import bm25s
 
-        found = bm25s.tokenize(
-            list(texts), stopwords=options.stopwords or None, stemmer=_stemmer(options), show_progress=False
-        )
-        if not any(found.ids):
+        rows, terms = counts
+        if not rows.nnz:
             raise DataError("no document has a word that BM25 could index", fix="check the collection's texts")
-        tokens = _renumber(found)
+        ends = np.cumsum(rows.sum(axis=1))
+        ids = [part.tolist() for part in np.split(np.repeat(rows.indices, rows.data), ends[:-1])]
         retriever = bm25s.BM25(method="lucene", k1=options.k1, b=options.b)
-        retriever.index(tokens, show_progress=False)
+        vocabulary = {term: number for number, term in enumerate(terms)}
+        retriever.index(bm25s.tokenization.Tokenized(ids=ids, vocab=vocabulary), show_progress=False)
         scores = retriever.scores
         parts = (np.ascontiguousarray(scores[key]).tobytes() for key in ("data", "indices", "indptr"))
-        mark = fingerprint(options.model_dump(), sorted(tokens.vocab), len(texts), *parts)
-        return cls(retriever, options, mark, len(texts))
+        mark = fingerprint(options.model_dump(), sorted(retriever.vocab_dict), len(ids), *parts)
+        return cls(retriever, options, mark, len(ids), counts)
 
     def save(self, folder: Path) -> None:
+        """Write what was built into a folder that is there. Raises ValueError for what was opened from one."""
+        if self._counts is None:
+            raise ValueError("what was opened is saved already")
         self._retriever.save(str(folder), show_progress=False)
+        representations.save(folder, self._counts.rows)
         about = {"options": self.options.model_dump(), "fingerprint": self.fingerprint, "count": self.count}
         (folder / "lexical.json").write_text(json.dumps(about), "utf-8")
 
@@ -184,17 +225,39 @@ def _best(scores: FloatArray, depth: int, tie_order: IntArray | None) -> IntArra
     return found[np.lexsort((places, -scores[found]))][:depth]
 
 
-def _renumber(found: Any) -> Any:
-    """The same tokens with term numbers in alphabetical order. bm25s numbers stems in the order of a Python set, which
-    differs between processes and would make two builds of one collection differ."""
+def _counted(texts: Sequence[str], options: Bm25Options) -> Counts:
+    """The terms of texts, after stop words and stemming."""
     import bm25s
+    from scipy.sparse import csr_array
 
-    vocabulary = {term: number for number, term in enumerate(sorted(found.vocab))}
-    new = np.empty(len(vocabulary), np.int64)
-    for term, number in found.vocab.items():
-        new[number] = vocabulary[term]
-    ids = [new[row].tolist() if row else [] for row in found.ids]
-    return bm25s.tokenization.Tokenized(ids=ids, vocab=vocabulary)
+    found = bm25s.tokenize(
+        list(texts), stopwords=options.stopwords or None, stemmer=_stemmer(options), show_progress=False
+    )
+    terms = sorted(found.vocab)
+    number = np.empty(len(terms), np.int32)
+    for place, term in enumerate(terms):
+        number[found.vocab[term]] = place
+    ends = np.cumsum([0, *(len(row) for row in found.ids)])
+    words = np.fromiter(chain.from_iterable(found.ids), np.int64, int(ends[-1]))
+    rows = csr_array((np.ones(len(words), np.int32), number[words], ends), shape=(len(texts), len(terms)))
+    rows.sum_duplicates()
+    return Counts(rows, terms)
+
+
+def _joined(first: Counts, second: Counts) -> Counts:
+    """The documents of both, and the terms that one of them has."""
+    from scipy.sparse import csr_array, vstack
+
+    every = sorted({*first.terms, *second.terms})
+    place = {term: number for number, term in enumerate(every)}
+    moved = []
+    for rows, terms in (first, second):
+        columns = np.asarray([place[term] for term in terms], np.int32)
+        shape = (rows.shape[0], len(every))
+        moved.append(csr_array((rows.data, columns[rows.indices], rows.indptr), shape=shape))
+    rows = vstack(moved, format="csr")
+    used = np.unique(rows.indices)
+    return Counts(rows[:, used], [every[number] for number in used.tolist()])
 
 
 def _stemmer(options: Bm25Options) -> Any:

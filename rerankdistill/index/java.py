@@ -61,8 +61,8 @@ def start() -> Any:
     return autoclass
 
 
-def java_list(items: Iterable[str]) -> Any:
-    """A ``java.util.ArrayList`` of strings."""
+def java_list(items: Iterable[Any]) -> Any:
+    """A ``java.util.ArrayList`` of strings, or of Java's objects."""
     out = start()("java.util.ArrayList")()
     for item in items:
         out.add(item)

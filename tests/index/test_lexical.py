@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rerankdistill.errors import DataError, MissingDependency
+from rerankdistill import representations
+from rerankdistill.errors import DataError, MissingDependency, StaleArtifact
 from rerankdistill.index import java
 from rerankdistill.lexical import Bm25Options, Lexical
 
@@ -53,6 +54,33 @@ def test_search_matrix_and_bm25s_agree_to_the_last_bit(docs, queries, depth):
         best = sorted((d for d in range(len(docs)) if every[row, d] > 0), key=lambda d: (-every[row, d], d))[:depth]
         assert [d for d in numbers[row].tolist() if d >= 0] == best
         assert scores[row, : len(best)].tolist() == every[row, best].tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(texts, min_size=1, max_size=12), st.lists(texts, max_size=6), st.sets(st.integers(0, 11)))
+def test_what_is_renewed_is_to_the_last_bit_what_is_built_of_all_texts(tmp_path_factory, docs, more, gone):
+    folder, options = tmp_path_factory.mktemp("bm25"), Bm25Options()
+    docs = [*docs, "zebra"]
+    Lexical.build(docs, options).save(folder)
+    stay = [row for row in range(len(docs)) if row not in gone]
+    now = [*(docs[row] for row in stay), *more]
+    if not any(Lexical.open(folder).tokens(now)):
+        with pytest.raises(DataError, match="no document has a word"):
+            Lexical.renew(folder, np.asarray(stay, np.int64), more)
+        return
+    renewed, built = Lexical.renew(folder, np.asarray(stay, np.int64), more), Lexical.build(now, options)
+    assert renewed.fingerprint == built.fingerprint
+    assert (
+        renewed.matrix(["dog zebra run"], range(len(now))) == built.matrix(["dog zebra run"], range(len(now)))
+    ).all()
+
+
+def test_an_index_of_before_counts_were_kept_says_what_to_do(world, tmp_path):
+    Lexical.build(world.texts, Bm25Options()).save(tmp_path)
+    (tmp_path / representations.SPARSE).unlink()
+    assert Lexical.open(tmp_path).count == len(world.texts)
+    with pytest.raises(StaleArtifact, match=r"(?s)earlier version.*build it again"):
+        Lexical.renew(tmp_path, np.arange(3), ["new"])
 
 
 def test_posting_lists_are_ascending(world):

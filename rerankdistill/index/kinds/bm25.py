@@ -1,12 +1,13 @@
 """BM25 by bm25s: a first stage that needs no Java and no GPU. Exact, also in how it cuts ties.
 
 Options: ``k1``, ``b``, ``language``, ``stopwords`` (see :class:`rerankdistill.lexical.Bm25Options`).
-A document that shares no term with the query is never returned.
+A document that shares no term with the query is never returned. Every score depends on the whole collection: beside
+the scores it keeps how often each document has each term, from which an update computes all of them anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,22 @@ class Kind:
         check_ids(doc_ids)
         Lexical.build(content, options).save(folder)
         save_ids(folder, doc_ids)
+
+    @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: Sequence[str],
+        device: str = "auto",  # noqa: ARG003
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        ids = open_ids(source)
+        stay = ids.others(gone)
+        Lexical.renew(source, stay, content).save(folder)
+        save_ids(folder, [*(ids.names[row] for row in stay), *doc_ids])
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003

@@ -7,22 +7,19 @@ scores to four decimals, cuts ties by doc_id and lowers each further one of equa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from rerankdistill import devices
 from rerankdistill.cards import Card
 from rerankdistill.errors import DataError
+from rerankdistill.index import anserini
 from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
-from rerankdistill.index.java import java_list, start
+from rerankdistill.index.java import start
 
-BATCH = 1000
-"""Documents handed to Java at a time."""
-FOLDER, OPTIONS = "lucene", "options.json"
+OPTIONS = "options.json"
 
 
 class LuceneOptions(Card):
@@ -50,11 +47,11 @@ class Kind:
 
     accepts: Literal["texts", "vectors"] = "texts"
     Options = LuceneOptions
-    mapped = (FOLDER,)
-    living = (f"{FOLDER}/write.lock",)
+    mapped = (anserini.FOLDER,)
+    living = (f"{anserini.FOLDER}/{anserini.LOCK}",)
 
-    def __init__(self, searcher: Any, ids: DocIds, threads: int) -> None:
-        self._searcher, self.ids, self._threads = searcher, ids, threads
+    def __init__(self, searcher: Any, ids: DocIds) -> None:
+        self._searcher, self.ids = searcher, ids
 
     @classmethod
     def build(
@@ -66,52 +63,55 @@ class Kind:
         device: str = "auto",  # noqa: ARG003  Lucene computes on the CPU
     ) -> None:
         check_ids(doc_ids)
-        indexer = start()("io.anserini.index.SimpleIndexer")(_arguments(folder / FOLDER, options))
-        added = 0
-        for at in range(0, len(doc_ids), BATCH):
-            pairs = zip(doc_ids[at : at + BATCH], content[at : at + BATCH], strict=True)
-            added += int(indexer.addRawDocuments([json.dumps({"id": name, "contents": text}) for name, text in pairs]))
-        indexer.close()
-        if not added:
-            raise DataError("no document has a word that BM25 could index", fix="check the collection's texts")
-        (folder / OPTIONS).write_text(options.model_dump_json(), "utf-8")
+        cls._write(folder, doc_ids, content, options)
         save_ids(folder, doc_ids)
 
     @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: Sequence[str],
+        device: str = "auto",  # noqa: ARG003
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        ids = open_ids(source)
+        anserini.keep(folder, source, gone)
+        cls._write(folder, doc_ids, content, _options(source))
+        save_ids(folder, [*(ids.names[row] for row in ids.others(gone)), *doc_ids])
+
+    @staticmethod
+    def _write(folder: Path, doc_ids: Sequence[str], content: Sequence[str], options: LuceneOptions) -> None:
+        empty = DataError("no document has a word that BM25 could index", fix="check the collection's texts")
+        anserini.fill(folder, _arguments(options), zip(doc_ids, content, strict=True), empty)
+        (folder / OPTIONS).write_text(options.model_dump_json(), "utf-8")
+
+    @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003
-        java, ids = start(), open_ids(folder)
-        try:
-            options = LuceneOptions.model_validate_json((folder / OPTIONS).read_text("utf-8"))
-            searcher = java("io.anserini.search.SimpleSearcher")(str(folder / FOLDER))
-        except Exception as error:  # pyjnius gives one class to everything that Lucene raises
-            raise damaged(folder / FOLDER, error) from error
+        options, searcher = _options(folder), anserini.searcher(folder, "SimpleSearcher")
         searcher.set_analyzer(_analyzer(options))
         searcher.set_bm25(options.k1, options.b)
-        return cls(searcher, ids, devices.cores())
+        return cls(searcher, open_ids(folder))
 
     def search(self, queries: Sequence[str], depth: int) -> list[list[tuple[str, float]]]:
         """At most ``depth`` (doc_id, score) a query; none for a query without a known word."""
-        numbers = [str(number) for number in range(len(queries))]
-        if not numbers:
-            return []
-        found = self._searcher.batch_search(java_list(queries), java_list(numbers), depth, self._threads)
-        return hits_of(found, len(numbers))
+        return anserini.search(self._searcher, dict(enumerate(queries)), len(queries), depth)
 
 
-def hits_of(found: Any, queries: int) -> list[list[tuple[str, float]]]:
-    """What Anserini found for so many queries, which are called by their numbers, each list in the order that an index
-    promises; empty for a query that was not asked."""
-    hits = {entry.getKey(): entry.getValue() for entry in found.entrySet().toArray()}
-    rows = ([(str(hit.docid), float(hit.score)) for hit in hits.get(str(n)) or ()] for n in range(queries))
-    return [sorted(row, key=lambda hit: (-hit[1], hit[0])) for row in rows]
+def _options(folder: Path) -> LuceneOptions:
+    try:
+        return LuceneOptions.model_validate_json((folder / OPTIONS).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(folder / OPTIONS, error) from error
 
 
-def _arguments(folder: Path, options: LuceneOptions) -> list[str]:
-    """Anserini's command line for indexing."""
-    out = ["-input", "", "-collection", "JsonCollection", "-index", str(folder), "-threads", str(devices.cores())]
+def _arguments(options: LuceneOptions) -> list[str]:
+    """Anserini's command line for the analysis of documents."""
     if options.pretokenized:
-        return [*out, "-pretokenized"]
-    return [*out, "-stemmer", options.stemmer, *([] if options.stopwords else ["-keepStopwords"])]
+        return ["-pretokenized"]
+    return ["-stemmer", options.stemmer, *([] if options.stopwords else ["-keepStopwords"])]
 
 
 def _analyzer(options: LuceneOptions) -> Any:

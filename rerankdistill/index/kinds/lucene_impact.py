@@ -8,21 +8,21 @@ scores are divided by the square of it again. Anserini cuts ties by doc_id.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from rerankdistill import devices, representations
+from rerankdistill import representations
 from rerankdistill.cards import Card
 from rerankdistill.errors import DataError
+from rerankdistill.index import anserini
 from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
-from rerankdistill.index.java import java_list, start
-from rerankdistill.index.kinds.lucene import BATCH, FOLDER, OPTIONS, hits_of
+from rerankdistill.index.java import start
 
-TERMS = "terms.json"
+OPTIONS, TERMS = "options.json", "terms.json"
 MOST = 4096
 """A document's weight of one term at most, in whole numbers: Lucene reads the term as often."""
 
@@ -44,8 +44,8 @@ class Kind:
 
     accepts: Literal["sparse"] = "sparse"
     Options = LuceneImpactOptions
-    mapped = (FOLDER,)
-    living = (f"{FOLDER}/write.lock",)
+    mapped = (anserini.FOLDER,)
+    living = (f"{anserini.FOLDER}/{anserini.LOCK}",)
 
     def __init__(self, searcher: Any, ids: DocIds, terms: int, scale: int) -> None:
         self._searcher, self.ids, self._terms, self._scale = searcher, ids, terms, scale
@@ -62,52 +62,62 @@ class Kind:
         """``content``: ``csr_array [n, terms]``."""
         check_ids(doc_ids)
         representations.check_documents(content, len(doc_ids))
-        kept = representations.top_terms(content, options.doc_terms).tocsr()
-        arguments = ["-input", "", "-collection", "JsonCollection", "-index", str(folder / FOLDER)]
-        arguments += ["-threads", str(devices.cores()), "-impact", "-pretokenized"]
-        indexer = start()("io.anserini.index.SimpleIndexer")(arguments)
-        added = 0
-        for at in range(0, len(doc_ids), BATCH):
-            rows = range(at, min(at + BATCH, len(doc_ids)))
-            texts = [_words(kept, row, options.scale) for row in rows]
-            pairs = [(doc_ids[row], text) for row, text in zip(rows, texts, strict=True)]
-            added += int(indexer.addRawDocuments([json.dumps({"id": name, "contents": text}) for name, text in pairs]))
-        indexer.close()
-        if not added:
-            raise DataError("no document has a weight that the index could hold", fix="raise options.scale")
-        (folder / OPTIONS).write_text(options.model_dump_json(), "utf-8")
-        (folder / TERMS).write_text(json.dumps(content.shape[1]), "utf-8")
+        cls._write(folder, doc_ids, content, options, content.shape[1])
         save_ids(folder, doc_ids)
 
     @classmethod
+    def update(
+        cls,
+        folder: Path,
+        source: Path,
+        gone: Collection[str],
+        doc_ids: Sequence[str],
+        content: Any,
+        device: str = "auto",  # noqa: ARG003
+    ) -> None:
+        """See :func:`rerankdistill.index.update.update_index`."""
+        ids, (options, terms) = open_ids(source), _about(source)
+        if doc_ids:
+            representations.check_terms(content, terms)
+        anserini.keep(folder, source, gone)
+        cls._write(folder, doc_ids, content, options, terms)
+        save_ids(folder, [*(ids.names[row] for row in ids.others(gone)), *doc_ids])
+
+    @staticmethod
+    def _write(folder: Path, doc_ids: Sequence[str], content: Any, options: LuceneImpactOptions, terms: int) -> None:
+        kept = representations.top_terms(content, options.doc_terms).tocsr() if doc_ids else None
+        docs = ((doc_id, _words(kept, row, options.scale)) for row, doc_id in enumerate(doc_ids))
+        empty = DataError("no document has a weight that the index could hold", fix="raise options.scale")
+        anserini.fill(folder, ["-impact", "-pretokenized"], docs, empty)
+        (folder / OPTIONS).write_text(options.model_dump_json(), "utf-8")
+        (folder / TERMS).write_text(json.dumps(terms), "utf-8")
+
+    @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003
-        java, ids = start(), open_ids(folder)
-        try:
-            options = LuceneImpactOptions.model_validate_json((folder / OPTIONS).read_text("utf-8"))
-            terms = int(json.loads((folder / TERMS).read_text("utf-8")))
-            searcher = java("io.anserini.search.SimpleImpactSearcher")(str(folder / FOLDER))
-        except Exception as error:  # pyjnius gives one class to everything that Lucene raises
-            raise damaged(folder / FOLDER, error) from error
-        return cls(searcher, ids, terms, options.scale)
+        options, terms = _about(folder)
+        return cls(anserini.searcher(folder, "SimpleImpactSearcher"), open_ids(folder), terms, options.scale)
 
     def search(self, queries: Any, depth: int) -> list[list[tuple[str, float]]]:
         """``csr_array [q, terms]`` to at most ``depth`` (doc_id, inner product) a query."""
         representations.check_terms(queries, self._terms)
-        asked = [self._asked(queries, row) for row in range(representations.count(queries))]
-        numbers = [str(number) for number, terms in enumerate(asked) if terms]
-        if not numbers:
-            return [[] for _ in asked]
-        maps = start()("java.util.ArrayList")()
-        for number in numbers:
-            maps.add(_java_map(asked[int(number)]))
-        found = self._searcher.batch_search(maps, java_list(numbers), depth, devices.cores())
-        rows = hits_of(found, len(asked))
+        count = representations.count(queries)
+        asked = {number: _java_map(terms) for number in range(count) if (terms := self._asked(queries, number))}
+        rows = anserini.search(self._searcher, asked, count, depth)
         return [[(doc_id, score / self._scale**2) for doc_id, score in row] for row in rows]
 
     def _asked(self, queries: Any, row: int) -> dict[str, int]:
         """One query's terms, as whole numbers."""
         numbers, weights = _rounded(queries, row, self._scale)
         return {f"t{number}": weight for number, weight in zip(numbers, weights, strict=True)}
+
+
+def _about(folder: Path) -> tuple[LuceneImpactOptions, int]:
+    """How an index was built, and how many terms there are."""
+    try:
+        options = LuceneImpactOptions.model_validate_json((folder / OPTIONS).read_text("utf-8"))
+        return options, int(json.loads((folder / TERMS).read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise damaged(folder, error) from error
 
 
 def _rounded(rows: Any, row: int, scale: int) -> tuple[list[int], list[int]]:

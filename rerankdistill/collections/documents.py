@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -50,7 +52,8 @@ class Sought:
     """Documents of an uncompressed file; read once to check every line, then one seek for each text."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._file, self._one = path, path.open("rb"), Lock()
+        weakref.finalize(self, self._file.close)
         self.fingerprint = hash_records(unique(read_docs(path), _doc_id, "document id"))
         self._rows = {doc.doc_id: row for row, (_, doc) in enumerate(read_docs(path))}
         self.ids = list(self._rows)
@@ -58,11 +61,10 @@ class Sought:
 
     def _line_starts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         starts, position = [], 0
-        with self._path.open("rb") as file:
-            for raw in file:
-                if raw.strip():
-                    starts.append(position)
-                position += len(raw)
+        for raw in self._file:
+            if raw.strip():
+                starts.append(position)
+            position += len(raw)
         return np.asarray(starts, np.int64)
 
     def __iter__(self) -> Iterator[Doc]:
@@ -72,10 +74,10 @@ class Sought:
         row = self._rows.get(doc_id)
         if row is None:
             return None
-        with self._path.open("rb") as file:
-            file.seek(int(self._offsets[row]))
-            line = file.readline().decode("utf-8-sig").rstrip("\r\n")
-        return read_doc(self._path, str(self._path), line)
+        with self._one:
+            self._file.seek(int(self._offsets[row]))
+            line = self._file.readline()
+        return read_doc(self._path, str(self._path), line.decode("utf-8-sig").rstrip("\r\n"))
 
 
 def read_docs(path: Path) -> Iterator[tuple[str, Doc]]:

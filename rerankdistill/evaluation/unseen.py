@@ -15,6 +15,8 @@ from rerankdistill.types import Judgement
 
 SUFFIX = " unseen"
 """Behind a measure's name: over the queries of :func:`unseen_queries` alone."""
+FEWEST = 5
+"""A mean over fewer queries than these says nothing."""
 
 
 def unseen_queries(judgements: Iterable[Judgement], positives: Collection[str]) -> frozenset[str]:

@@ -14,7 +14,7 @@ from rerankdistill.evaluation.cost import parameters, throughput
 from rerankdistill.evaluation.fidelity import fidelity
 from rerankdistill.evaluation.measure import measure
 from rerankdistill.evaluation.report import write_report
-from rerankdistill.evaluation.unseen import SUFFIX, add_unseen, unseen_queries
+from rerankdistill.evaluation.unseen import FEWEST, SUFFIX, add_unseen, unseen_queries
 from rerankdistill.kinds import open_kind
 from rerankdistill.pipeline.card import EvaluateCard, StudentCard, own_collection
 from rerankdistill.pipeline.chain import stem
@@ -262,7 +262,7 @@ class Proof:
         return Report(self.source.name, self.split, queries, tuple(rows), compared, tuple(notes))
 
     def _unseen(self) -> frozenset[str]:
-        """The test queries whose relevant documents no training query was judged for."""
+        """The test queries whose relevant documents no training query was judged for, if there are some."""
         if not own_collection(self.ws.card, self.target):
             return frozenset()
         every = [each.of(stage) for each in self.lessons.values() for stage in each.student.stages if not stage.match]
@@ -274,7 +274,8 @@ class Proof:
         for training in {lesson.queries.folder: read_training(lesson.queries) for lesson in judged}.values():
             learned = real - training.dev
             positives |= {j.doc_id for j in training.judgements if j.grade > 0 and j.query_id in learned}
-        return unseen_queries(self.source.judgements(self.target.split), positives)
+        found = unseen_queries(self.source.judgements(self.target.split), positives)
+        return found if len(found) >= FEWEST else frozenset()
 
     def _measured(
         self, engines: Sequence[Engine], speeds: dict[str, dict[str, float]], unseen: frozenset[str]

@@ -14,10 +14,11 @@ from rerankdistill.serving.api import cohere, openai, operating, tei
 from rerankdistill.serving.engine import Engine
 from rerankdistill.serving.gate import Gate
 from rerankdistill.serving.measures import Measures
+from rerankdistill.serving.opening import Students
 from rerankdistill.serving.problems import add_handlers
 from rerankdistill.serving.protocol import SECONDS
 from rerankdistill.serving.settings import Settings
-from rerankdistill.serving.watching import Watcher
+from rerankdistill.serving.watching import Watched, Watcher
 
 ABOUT = "Embeddings and re-ranking by distilled students, in the interfaces that clients already speak."
 
@@ -27,16 +28,18 @@ def create_app(
     settings: Settings,
     routers: Sequence[APIRouter] = (),
     open_paths: frozenset[str] = frozenset(),
+    watched: Sequence[Watched] = (),
 ) -> FastAPI:
     """An ASGI application.
 
     Args:
         routers: further routes, which ask the engine by ``await engine.embed(…)`` and ``await engine.rerank(…)``.
         open_paths: those of their paths that need no API key, because they hold nothing: a page and its files.
+        watched: what is replaced while it is served, beside the students.
     """
     measures = Measures()
     measures.watch(engine.batcher)
-    watcher = Watcher(engine, settings, measures)
+    watcher = Watcher([Students(engine, settings), *watched], settings.poll, measures)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, float]]:

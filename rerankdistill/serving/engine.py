@@ -34,12 +34,10 @@ class Answer:
 
 
 class Engine:
-    """Answers with the current models. A request keeps to the models that it began with."""
+    """Answers with the current ``models``. A request keeps to the models that it began with."""
 
     def __init__(self, models: Models, batcher: Batcher) -> None:
         self.models, self.batcher = models, batcher
-        self.on_swap: list[Callable[[Models], None]] = []
-        """Are told of new models, in the event loop."""
         self._tokenisers = ThreadPoolExecutor(2, "tokenizer")
 
     async def embed(self, texts: Sequence[str], role: Role) -> Answer:
@@ -81,12 +79,6 @@ class Engine:
         put_back(settings.place.expanduser())
         budget = settings.batch_tokens or (CPU_BATCH if on_cpu else GPU_BATCH)
         return cls(load_models(settings), Batcher(budget, settings.max_queue, settings.cores if on_cpu else 1))
-
-    def swap(self, models: Models) -> None:
-        """Answer with these from now on; what is under way ends with the models that it began with."""
-        self.models = models
-        for told in self.on_swap:
-            told(models)
 
     def close(self) -> None:
         self.batcher.close()

@@ -21,7 +21,7 @@ from rerankdistill.encoding import model_fingerprint
 from rerankdistill.errors import ArtifactError, MissingArtifact, RerankDistillError
 from rerankdistill.index.build import index_kind, open_index
 from rerankdistill.kinds import open_kind
-from rerankdistill.serving.model import Embedder, Reranker
+from rerankdistill.serving.model import Embedder, Models, Reranker
 from rerankdistill.serving.opening import look, open_embedder, open_reranker
 from rerankdistill.serving.weights import read_weights
 from rerankdistill.students.folder import look as look_inside
@@ -81,11 +81,13 @@ def can_open(root: Path) -> bool:
     return (root / "indexes").is_dir()
 
 
-def open_library(root: Path, collection: str = "", device: str = "auto", served: Sequence[Embedder] = ()) -> Library:
+def open_library(
+    root: Path, collection: str = "", device: str = "auto", served: Models | None = None, before: Library | None = None
+) -> Library:
     """Open what a work folder can be searched by.
 
     Args:
-        served: opened already, and taken where a student is one of them.
+        served, before: students that are open already, and are taken where one of the folder is the same.
 
     Raises:
         MissingArtifact: nothing says which collection it is about, or there is no fresh index.
@@ -97,7 +99,7 @@ def open_library(root: Path, collection: str = "", device: str = "auto", served:
     fresh = {folder: made for folder, made in indexes.items() if made.inputs.get("docs") == docs}
     if stale := [folder.name for folder in indexes if folder not in fresh]:
         library.notes.append(f"not of these documents, and left out: {', '.join(stale)}")
-    known = {each.fingerprint: each for each in served}
+    known = _opened(served or Models(), before)
     for folder in sorted(path for path in (root / "students").glob("*") if not path.name.startswith(".")):
         try:
             _add_student(library, folder, fresh, known, device)
@@ -144,15 +146,40 @@ def _open(folder: Path, device: str) -> Index:
     return open_index(folder, open_kind("index", index_kind(folder)), device)
 
 
+Opened = dict[tuple[str, str], Embedder | Reranker]
+"""Students that are open already, by their folder's name and fingerprint."""
+
+
+def _opened(served: Models, before: Library | None) -> Opened:
+    found = [served.embedder, served.reranker]
+    if before is not None:
+        found += [*(each.embedder for each in before.rankers.values()), *before.rerankers.values()]
+    return {(each.name, each.fingerprint): each for each in found if each is not None}
+
+
+def _embedder(folder: Path, known: Opened, device: str) -> Embedder:
+    own = known.get((folder.name, model_fingerprint(str(folder))))
+    return own if isinstance(own, Embedder) else open_embedder(look(folder), devices.choose(device))
+
+
+def _reranker(folder: Path, known: Opened, device: str) -> Reranker:
+    own = known.get((folder.name, model_fingerprint(str(folder))))
+    return own if isinstance(own, Reranker) else open_reranker(look(folder), devices.choose(device))
+
+
 def _add_student(
-    library: Library, folder: Path, fresh: dict[Path, artifacts.Manifest], known: dict[str, Embedder], device: str
+    library: Library,
+    folder: Path,
+    fresh: dict[Path, artifacts.Manifest],
+    known: Opened,
+    device: str,
 ) -> None:
     if not (folder / artifacts.MANIFEST).is_file() or any(word in folder.name for word in LEFT_OUT):
         return
     manifest, found, name = artifacts.read(folder, "student"), look_inside(folder), called(folder.name)
     if found.kind == "cross_encoder":
         if not folder.name.endswith(BEFORE):
-            library.rerankers[name] = open_reranker(look(folder), devices.choose(device))
+            library.rerankers[name] = _reranker(folder, known, device)
         return
     mark = fingerprint("trained", manifest.fingerprint)
     fillers = (mark, manifest.inputs.get(artifacts.READER, mark))
@@ -161,9 +188,8 @@ def _add_student(
         library.notes.append(f"{name} has no index here; 'rerankdistill eval' builds it")
         return
     index = _open(filled[0], device)
-    if found.kind == "bi_encoder":
-        own = known.get(model_fingerprint(str(folder))) or open_embedder(look(folder), devices.choose(device))
-        library.rankers[name] = Ranker(name, index, own, mark=mark)
+    if found.kind in ("bi_encoder", "query_tower"):
+        library.rankers[name] = Ranker(name, index, _embedder(folder, known, device), mark=mark)
         return
     kind = open_kind("students", found.kind)
     student = kind.open(folder, kind.Options(**found.options), device).encoder()

@@ -33,7 +33,9 @@ class Measures:
         )
         self._tokens = Counter(f"{NAME}_tokens", "Tokens that the model read", registry=own)
         self._waiting = Gauge(f"{NAME}_waiting_texts", "Texts in the queue", multiprocess_mode="livesum", registry=own)
-        self.swaps = Counter(f"{NAME}_swaps", "Students found in place of the served ones", ["result"], registry=own)
+        self.swaps = Counter(
+            f"{NAME}_swaps", "What was found in place of what is served", ["what", "result"], registry=own
+        )
         self._batcher: Batcher | None = None
 
     def watch(self, batcher: Batcher) -> None:

@@ -6,16 +6,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rerankdistill import artifacts, devices
 from rerankdistill.contracts import Role
 from rerankdistill.encoding import load_bi_encoder, model_fingerprint, tokenise, towers
-from rerankdistill.errors import MissingArtifact, UsageError
+from rerankdistill.errors import DataError, MissingArtifact, RerankDistillError, UsageError
 from rerankdistill.kinds import open_kind
 from rerankdistill.serving.batcher import Network
+from rerankdistill.serving.engine import Engine
 from rerankdistill.serving.model import Embedder, Models, Reranker
 from rerankdistill.serving.session_network import COURSE, fastest
 from rerankdistill.serving.settings import Settings
 from rerankdistill.serving.torch_network import PROBES, called, scores_of, vectors_of
+from rerankdistill.serving.watching import Signature, lines
 from rerankdistill.students.folder import Folder
 from rerankdistill.students.folder import look as look_inside
 
@@ -36,6 +40,49 @@ def load_models(settings: Settings) -> Models:
         open_embedder(embedder, device, cores) if embedder else None,
         open_reranker(reranker, device, cores) if reranker else None,
     )
+
+
+class Students:
+    """The served students, as :class:`rerankdistill.serving.watching.Watched`."""
+
+    what = "student"
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine, self._settings = engine, settings
+
+    def signature(self) -> Signature:
+        try:
+            folders = [place.path for place in find(self._settings.place.expanduser(), self._settings.student) if place]
+            return tuple(line for folder in folders for line in lines(sorted(folder.rglob("*"))))
+        except (RerankDistillError, OSError):
+            return ()
+
+    def open(self) -> Models | None:
+        models = load_models(self._settings)
+        if models.mark == self._engine.models.mark:
+            return None
+        attempt(models)
+        return models
+
+    def take(self, opened: Models) -> dict[str, str]:
+        self._engine.models = opened  # what is under way ends with the models that it began with
+        return {"model": opened.name, "fingerprint": opened.fingerprint}
+
+
+def attempt(models: Models) -> None:
+    """Let new models read something, in this thread.
+
+    Raises:
+        DataError: what they say is not finite.
+    """
+    found = []
+    if models.embedder:
+        for role in models.embedder.networks:
+            found.append(models.embedder.networks[role](models.embedder.tokens(["a text", "another one"], role)))
+    if models.reranker:
+        found.append(models.reranker.network(models.reranker.tokens("a query", ["a text", "another one"])))
+    if not all(np.isfinite(each).all() for each in found):
+        raise DataError("what the student says is not a number", fix="train or publish it again")
 
 
 def find(place: Path, student: str = "") -> tuple[Folder | None, Folder | None]:

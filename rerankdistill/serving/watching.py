@@ -1,113 +1,110 @@
-"""A new student in the place of the old one is noticed, opened, tried and then served, without a request being dropped.
+"""What is served is replaced when something new lies in its place, without a request being dropped.
 
-The folder is the truth: whoever publishes a student writes it beside its place and renames it, as every step of a
-pipeline does, and each worker finds it by itself. A student that is missing, half-written, damaged or fails when it is
-tried is refused, and the old one goes on.
+The folder is the truth: whoever publishes a student or updates an index writes it beside its place and renames it, as
+every step of a pipeline does, and each worker finds it by itself. It is opened and tried first; what is missing,
+half-written, damaged or fails is refused, and the old one goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
-
-from rerankdistill.errors import DataError, RerankDistillError
-from rerankdistill.serving.engine import Engine
 from rerankdistill.serving.measures import Measures
-from rerankdistill.serving.model import Models
-from rerankdistill.serving.opening import find, load_models
-from rerankdistill.serving.settings import Settings
 
 LOG = logging.getLogger("rerankdistill.serving")
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
+class Watched(Protocol):
+    """Something in folders that is served: :class:`rerankdistill.serving.opening.Students`, and
+    :class:`rerankdistill.serving.searchable.Searched`."""
+
+    what: str
+    """For the log and the metrics."""
+
+    def signature(self) -> Signature:
+        """Changes when a file of it does; empty while there is nothing whole to serve."""
+
+    def open(self) -> Any:
+        """What lies there now, tried, in a thread; None: the same as is served. Raises what its libraries do."""
+
+    def take(self, opened: Any) -> dict[str, str]:
+        """Serve it from now on, in the event loop; gives what the log shall say of it."""
+
+
+@dataclass
+class Place:
+    """What one of the watched was like when it was served, and last seen; and why the newest was ``refused``."""
+
+    watched: Watched
+    served: Signature
+    seen: Signature
+    refused: str = ""
+
+
 class Watcher:
-    """Looks after the place of the served students.
+    """Looks after the places of what is served.
 
     Attributes:
         state: ``ready``, or ``draining`` once the server is told to stop.
-        refused: why the newest student was not taken; empty when it was.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        settings: Settings,
-        measures: Measures,
-        load: Callable[[Settings], Models] = load_models,
-    ) -> None:
-        self.state, self.refused = "ready", ""
-        self._engine, self._settings, self._measures, self._load = engine, settings, measures, load
-        self._served = self._seen = signature(settings)
+    def __init__(self, watched: Sequence[Watched], poll: float, measures: Measures) -> None:
+        self.state = "ready"
+        self._poll, self._measures = poll, measures
+        self._places = [Place(each, now := each.signature(), now) for each in watched]
         self._busy = asyncio.Lock()
+
+    @property
+    def refused(self) -> str:
+        """Why the newest was not taken; empty when it was."""
+        return "; ".join(place.refused for place in self._places if place.refused)
 
     async def watch(self) -> None:
         """Look every few seconds, until cancelled."""
         while True:
-            await asyncio.sleep(self._settings.poll)
+            await asyncio.sleep(self._poll)
             await self.look()
 
     async def look(self, now: bool = False) -> bool:
-        """Take a new student, if there is one that has lain still since the last look, or ``now``; whether it did."""
+        """Take what is new, if it has lain still since the last look, or ``now``; whether anything was."""
         async with self._busy:
-            found = await asyncio.to_thread(signature, self._settings)
-            still, self._seen = found == self._seen, found
-            if not found or found == self._served or not (still or now):
-                return False
-            self._served = found  # one that is refused is not tried again until it changes
-            return await self._take(found)
+            return any([await self._look(place, now) for place in self._places])
 
-    async def _take(self, found: Signature) -> bool:
+    async def _look(self, place: Place, now: bool) -> bool:
+        found = await asyncio.to_thread(place.watched.signature)
+        still, place.seen = found == place.seen, found
+        if not found or found == place.served or not (still or now):
+            return False
+        place.served = found  # one that is refused is not tried again until it changes
+        return await self._take(place, found)
+
+    async def _take(self, place: Place, found: Signature) -> bool:
+        watched, count = place.watched, self._measures.swaps.labels
         try:
-            models = await asyncio.to_thread(self._load, self._settings)
-            if models.mark == self._engine.models.mark:
-                self.refused = ""
-                return False
-            await asyncio.to_thread(attempt, models)
-            if await asyncio.to_thread(signature, self._settings) != found:
-                self._served = ()  # it changed while it was opened, and may be half of each: the next look tries again
+            opened = await asyncio.to_thread(watched.open)
+            if opened is not None and await asyncio.to_thread(watched.signature) != found:
+                place.served = ()  # it changed while it was opened, and may be half of each: the next look tries again
                 return False
         except Exception as error:  # a damaged folder makes its libraries raise whatever they like
-            self.refused = (str(getattr(error, "what", error)) or type(error).__name__).splitlines()[0][:200]
-            self._measures.swaps.labels("refused").inc()
-            LOG.warning("student refused", extra={"about": {"why": self.refused}})
+            place.refused = (str(getattr(error, "what", error)) or type(error).__name__).splitlines()[0][:200]
+            count(watched.what, "refused").inc()
+            LOG.warning(f"{watched.what} refused", extra={"about": {"why": place.refused}})
             return False
-        self._engine.swap(models)
-        self.refused = ""
-        self._measures.swaps.labels("taken").inc()
-        LOG.info("student taken", extra={"about": {"model": models.name, "fingerprint": models.fingerprint}})
+        place.refused = ""
+        if opened is None:
+            return False
+        about = watched.take(opened)
+        count(watched.what, "taken").inc()
+        LOG.info(f"{watched.what} taken", extra={"about": about})
         return True
 
 
-def signature(settings: Settings) -> Signature:
-    """Changes when a file of a served student does; empty while there is nothing whole to serve."""
-    try:
-        folders = [place.path for place in find(settings.place.expanduser(), settings.student) if place]
-        return tuple(sorted(line for folder in folders for line in _lines(folder)))
-    except (RerankDistillError, OSError):
-        return ()
-
-
-def _lines(folder: Path) -> list[tuple[str, int, int, int]]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return [(str(path), (on := path.stat()).st_ino, on.st_size, on.st_mtime_ns) for path in paths]
-
-
-def attempt(models: Models) -> None:
-    """Let new models read something, in this thread.
-
-    Raises:
-        DataError: what they say is not finite.
-    """
-    found = []
-    if models.embedder:
-        for role in models.embedder.networks:
-            found.append(models.embedder.networks[role](models.embedder.tokens(["a text", "another one"], role)))
-    if models.reranker:
-        found.append(models.reranker.network(models.reranker.tokens("a query", ["a text", "another one"])))
-    if not all(np.isfinite(each).all() for each in found):
-        raise DataError("what the student says is not a number", fix="train or publish it again")
+def lines(paths: Sequence[Path]) -> list[tuple[str, int, int, int]]:
+    """What files a signature is made of are like."""
+    return [(str(path), (on := path.stat()).st_ino, on.st_size, on.st_mtime_ns) for path in paths if path.is_file()]

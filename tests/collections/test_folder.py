@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rerankdistill import artifacts
 from rerankdistill.collections import documents, load_collection
 from rerankdistill.errors import DataError, RerankDistillWarning
 from rerankdistill.types import Doc, Judgement, Query, View
@@ -37,6 +38,8 @@ def test_large_plain_files_are_sought_and_read_the_same(folder: Path, monkeypatc
     assert sought.fingerprint == held.fingerprint
     assert [sought.find(doc_id) for doc_id in held.ids] == list(held)
     assert sought.find("nobody") is None
+    artifacts.write_text(folder / "corpus.jsonl", "another file in its place\n")
+    assert [sought.find(doc_id) for doc_id in held.ids] == list(held), "who has it open reads on in it"
 
 
 def test_tsv_and_trec_files_mean_the_same_as_beir_files(folder: Path, tmp_path: Path) -> None:

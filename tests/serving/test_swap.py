@@ -105,7 +105,7 @@ def test_a_student_is_replaced_without_dropping_a_request(students, tmp_path):
         for turn in (1, 0, 1):
             publish(folders[turn], place)
             wait_for(lambda turn=turn: says(url, vectors[turn]), 30)
-        assert 'swaps_total{result="taken"} 3.0' in http.get(f"{url}/metrics").text
+        assert 'swaps_total{result="taken",what="student"} 3.0' in http.get(f"{url}/metrics").text
 
 
 def test_a_broken_student_is_refused_and_the_next_whole_one_taken(students, tmp_path):

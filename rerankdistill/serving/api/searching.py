@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
@@ -57,18 +57,21 @@ class VoteRequest(BaseModel):
     engine: str = ""
 
 
-def router(searcher: Searcher, votes: Votes, settings: Settings) -> APIRouter:
-    """The routes of search."""
-    routes = APIRouter(tags=["search"])
-    library, writing = searcher.library, asyncio.Lock()
+class Place(Protocol):
+    """Where the newest searcher stands; a request keeps to the one that it began with."""
 
-    def engine_of(name: str) -> str:
-        return name or library.names()[0]
+    searcher: Searcher
+    votes: Votes
+
+
+def router(place: Place, settings: Settings) -> APIRouter:
+    """The routes of search."""
+    routes, writing = APIRouter(tags=["search"]), asyncio.Lock()
 
     @routes.get("/search/engines", summary="What can be searched, and by what")
     async def engines() -> Response:
-        source = library.work.source
-        about = {"collection": source.name, "documents": len(library.metadata.doc_ids)}
+        library = place.searcher.library
+        about = {"collection": library.work.source.name, "documents": len(library.metadata.doc_ids)}
         fields, rerankers = library.metadata.fields, list(library.rerankers)
         return json_response(
             {**about, "engines": library.names(), "rerankers": rerankers, "fields": fields, "notes": library.notes}
@@ -77,24 +80,27 @@ def router(searcher: Searcher, votes: Votes, settings: Settings) -> APIRouter:
     @routes.post("/search", summary="Search the collection")
     async def find(request: Request, asked: SearchRequest) -> Response:
         check_query(settings, asked.query)
+        searcher = place.searcher
         given = asked.model_dump(exclude={"filters", "weights", "engine"})
-        wanted = search.Request(
-            **given, engine=engine_of(asked.engine), weights=tuple(asked.weights), filters=tuple(asked.filters)
-        )
+        engine = asked.engine or searcher.library.names()[0]
+        wanted = search.Request(**given, engine=engine, weights=tuple(asked.weights), filters=tuple(asked.filters))
         found = await until_gone(request, searcher.search(wanted), settings.request_seconds)
         return json_response(told(found, searcher))
 
     @routes.post("/search/why", summary="The sentences for which documents were found")
     async def why(request: Request, asked: WhyRequest) -> Response:
         check_query(settings, asked.query)
-        if any(doc_id not in library.metadata for doc_id in asked.doc_ids):
+        searcher = place.searcher
+        if any(doc_id not in searcher.library.metadata for doc_id in asked.doc_ids):
             raise Problem(400, "doc_ids: a document that is not in the collection", "doc_ids")
-        work = searcher.why(asked.query, engine_of(asked.engine), asked.doc_ids)
+        engine = asked.engine or searcher.library.names()[0]
+        work = searcher.why(asked.query, engine, asked.doc_ids)
         found = await until_gone(request, work, settings.request_seconds)
         return json_response({"why": {doc_id: spans_of(spans) for doc_id, spans in found.items()}})
 
     @routes.post("/judgements", summary="A person's word on a result")
     async def vote(asked: VoteRequest) -> Response:
+        votes = place.votes
         async with writing:
             count = await asyncio.to_thread(votes.add, Vote(asked.query, asked.doc_id, asked.grade, asked.engine))
         return json_response({"judged": count, "collection": str(votes.folder.name)})

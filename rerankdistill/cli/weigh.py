@@ -31,18 +31,17 @@ def weigh(
     from rerankdistill.collections.load import load_collection
     from rerankdistill.serving.library import LEXICAL, open_library
     from rerankdistill.serving.votes import FOLDER
-    from rerankdistill.serving.weighing import judged_queries, split_of
+    from rerankdistill.serving.weighing import Judged as Queries
     from rerankdistill.serving.weighing import weigh as learn
 
     library = open_library(work, device=device)
     votes = work / FOLDER
     place = judged or (str(votes) if (votes / "qrels").is_dir() else "")
-    source = load_collection(place) if place else library.work.source
-    chosen = split_of(source, split)
+    queries = Queries.of(load_collection(place) if place else library.work.source, split)
     fused = [name for name in library.names() if name.startswith(f"{LEXICAL} + ") and ">" not in name]
     name = engine or next(iter(fused), library.names()[0])
-    with Terminal().bar(f"searching with {name}", len(judged_queries(source, chosen))) as advance:
-        found = learn(work, library, name, source, chosen, devices.cores(), depth, advance)
+    with Terminal().bar(f"searching with {name}", len(queries.queries)) as advance:
+        found = learn(work, library, name, queries, devices.cores(), depth, advance)
     wide_console().print(_table(found))
     wide_console().print(_worth(found))
     wide_console().print(

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rerankdistill.contracts import Source
 from rerankdistill.errors import DataError, UsageError
@@ -66,30 +67,47 @@ def split_of(source: Source, wanted: str = "") -> str:
     raise DataError(what, where=source.name, fix=f"its splits: {', '.join(known) or 'none'}")
 
 
-def judged_queries(source: Source, split: str) -> list[Query]:
-    """Those with a relevant document: others are worth 0 to whatever weights. Raises UsageError: too few."""
-    answered = {each.query_id for each in source.judgements(split) if each.grade > 0}
-    found = [query for query in source.queries(split) if query.query_id in answered and query.text.strip()]
-    if len(found) < FEWEST:
-        what = f"{len(found)} queries with a relevant document, and {FEWEST} are needed"
-        raise UsageError(what, where=source.name, fix="judge more: 'rerankdistill judge', or the votes of the page")
-    return found
+class Judged(NamedTuple):
+    """What is learnt from: queries with a relevant document, others being worth 0 to whatever weights; and all
+    judgements of their ``split``."""
+
+    collection: str
+    split: str
+    queries: list[Query]
+    judgements: list[Judgement]
+
+    @classmethod
+    def of(cls, source: Source, wanted: str = "") -> Judged:
+        """Of a collection's split, or of the first of :data:`SPLITS` that has judgements.
+
+        Raises:
+            DataError: it has none, or not these.
+            UsageError: too few queries.
+        """
+        split = split_of(source, wanted)
+        judgements = list(source.judgements(split))
+        answered = {each.query_id for each in judgements if each.grade > 0}
+        found = [query for query in source.queries(split) if query.query_id in answered and query.text.strip()]
+        if len(found) < FEWEST:
+            what = f"{len(found)} queries with a relevant document, and {FEWEST} are needed"
+            fix = "judge more: 'rerankdistill judge', or the votes of the page"
+            raise UsageError(what, where=source.name, fix=fix)
+        return cls(source.name, split, found, judgements)
 
 
 def weigh(
-    root: Path, library: Library, engine: str, source: Source, split: str, cores: int, depth: int, progress: Progress
+    root: Path, library: Library, engine: str, judged: Judged, cores: int, depth: int, progress: Progress
 ) -> Weighed:
     """Learn an engine's weights and write them into the work folder.
 
     Args:
         engine: ``bm25 + small``: names with a plus between them.
-        source: the judged queries; their documents are those of the library.
+        judged: what is learnt from; its documents are those of the library.
         depth: of the lists that are fused.
 
     Raises:
-        UsageError: an engine that fuses nothing, or that is not there; too few judged queries.
+        UsageError: an engine that fuses nothing, or that is not there.
     """
-    queries, judged = judged_queries(source, split), list(source.judgements(split))
     batcher = Batcher(BATCH, QUEUE, cores)
     searcher = Searcher(library, batcher)
     try:
@@ -98,19 +116,20 @@ def weigh(
         if len(rankers) < 2 or len(distinct) < len(rankers) or ">" in engine:
             fix = "name different ones with a plus between them, as 'bm25 + small'; a re-ranker reads what they find"
             raise UsageError("there is nothing to weigh", where=engine, fix=fix)
-        runs = asyncio.run(_searched(searcher, engine, queries, depth, progress))
+        runs = asyncio.run(_searched(searcher, engine, judged.queries, depth, progress))
     finally:
         searcher.close()
         batcher.close()
     names = tuple(ranker.name for ranker in rankers)
     alike = (1.0,) * len(names)
-    weights, unseen = learnt(runs, judged, [query.query_id for query in queries], depth)
+    weights, unseen = learnt(runs, judged.judgements, [query.query_id for query in judged.queries], depth)
     kept = unseen.difference > 0 and weights != alike
     marks = {ranker.name: ranker.mark for ranker in rankers}
-    about = {"collection": source.name, "split": split, "queries": len(queries), MEASURE: unseen.as_dict()}
+    about: dict[str, Any] = {"collection": judged.collection, "split": judged.split, "queries": len(judged.queries)}
+    about |= {MEASURE: unseen.as_dict()}
     write_weights(root, " + ".join(names), {"weights": list(weights), "marks": marks, **about} if kept else None)
-    alone = tuple(measure(run, judged, (MEASURE,)).means[MEASURE] for run in runs)
-    return Weighed(engine, names, weights if kept else alike, alone, unseen, split, kept)
+    alone = tuple(measure(run, judged.judgements, (MEASURE,)).means[MEASURE] for run in runs)
+    return Weighed(engine, names, weights if kept else alike, alone, unseen, judged.split, kept)
 
 
 def learnt(

@@ -71,8 +71,9 @@ def told(found: Answer, raw: bool = False) -> list[float]:
     """Scores as clients read them: of logits the sigmoid, in float64 so that large ones stay apart."""
     if found.unit or raw:
         return [float(value) for value in found.values]
-    values: Any = found.values.astype(np.float64)
-    return [float(value) for value in 1 / (1 + np.exp(-values))]
+    from scipy.special import expit
+
+    return [float(value) for value in expit(found.values.astype(np.float64))]
 
 
 def ordered(scores: FloatArray) -> list[int]:

@@ -105,6 +105,7 @@ def write(folder: Path, manifest: Manifest) -> Iterator[Path]:
         manifest.seconds = round(time.perf_counter() - began, 3)
         manifest.versions = versions()
         write_text(staging / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True, default=str))
+        _open_up(staging)
         replace_folder(staging, folder)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -116,6 +117,15 @@ def write(folder: Path, manifest: Manifest) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _open_up(folder: Path) -> None:
+    """Let whoever may read the manifest read every file: safetensors writes its own for the owner alone, and a server
+    runs as somebody else."""
+    mode = (folder / MANIFEST).stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mode & mode != mode:
+            path.chmod(path.stat().st_mode | mode)
 
 
 def sweep(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -268,6 +269,9 @@ def load(opener: Callable[[str], Any], model: str) -> Any:
         if folder.exists() and not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
             what = "this is not a model folder: it has neither config.json nor modules.json"
             raise DataError(what, where=path) from error
+        if closed := [file.name for file in folder.rglob("*") if file.is_file() and not os.access(file, os.R_OK)]:
+            what = f"this user may not read {closed[0]}, a part of the model"
+            raise DataError(what, where=path, fix=f"chmod -R a+rX {path}") from error
         fix = "check the name or path; without network the model must be on this disk already"
         raise DataError(f"the model cannot be loaded: {first}", where=model, fix=fix) from error
 

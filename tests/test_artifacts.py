@@ -42,6 +42,17 @@ def test_a_write_that_raises_leaves_nothing_behind(tmp_path):
     assert around(tmp_path / "a") == []
 
 
+def test_whoever_may_read_the_manifest_may_read_every_file(tmp_path):
+    """safetensors makes files of mode 600, which the user that a server runs as could not read."""
+    with artifacts.write(tmp_path / "a", planned()) as staging:
+        (staging / "inner").mkdir()
+        (staging / "inner/model.safetensors").touch(mode=0o600)
+        (staging / "run.sh").touch(mode=0o755)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert modes.pop("run.sh") == 0o755
+    assert len(set(modes.values())) == 1
+
+
 def test_a_failed_rewrite_leaves_what_was_there(tmp_path):
     make(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt), artifacts.write(tmp_path / "a", planned(seed=2)):

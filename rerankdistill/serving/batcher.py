@@ -33,7 +33,7 @@ class Network(Protocol):
         """``threads``: of the processor that it may take; 0: as many as there are for this server."""
 
 
-LONG = 96
+LONG = 32
 """Tokens of a text that several cores compute faster than one does."""
 LINGER = 0.005
 """The longest wait, in seconds, for the clients of the batch before to ask again."""

@@ -114,7 +114,7 @@ def test_one_changed_byte_is_noticed_before_anything_is_searched(kind, world, bu
     open_index(folder, kind_class)
 
 
-LEAST = {"pq": 0.3, "ivfpq": 0.3, "ivf": 0.85, "sq8": 0.85}
+LEAST = {"pq": 0.3, "ivfpq": 0.3, "ivf": 0.85, "sq8": 0.85, "residual": 0.85}
 """Of the ten nearest documents, the share that a kind finds of few and short random vectors, where every neighbour is
 about as far as any other; a kind that is not named here, whoever writes it, finds 95 %."""
 

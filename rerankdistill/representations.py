@@ -211,6 +211,14 @@ def check_terms(rows: Any, terms: int) -> None:
     check_finite(rows.data, "sparse vectors")
 
 
+def check_tokens(rows: Any, dimension: int) -> None:
+    """Raises DataError: vectors of another dimension than the index's, NaN or infinity."""
+    if not isinstance(rows, TokenVectors) or rows.shape[1] != dimension:
+        fix = "search with the student that filled the index"
+        raise DataError(f"no token vectors of {dimension} dimensions", fix=fix)
+    check_finite(rows.vectors, "token vectors")
+
+
 def check_finite(values: Any, what: str) -> None:
     """Raises DataError: NaN or infinity."""
     if not np.isfinite(values).all():

@@ -140,12 +140,7 @@ class Kind:
         return TokenVectors(vectors, found.offsets)
 
     def _check(self, queries: Any) -> None:
-        """Raises DataError: another dimension than the index's, NaN or infinity."""
-        width = self._tokens.shape[1]
-        if not isinstance(queries, TokenVectors) or queries.shape[1] != width:
-            fix = "search with the student that filled the index"
-            raise DataError(f"no token vectors of {width} dimensions", fix=fix)
-        representations.check_finite(queries.vectors, "token vectors")
+        representations.check_tokens(queries, self._tokens.shape[1])
 
 
 def _write(folder: Path, parts: Iterable[TokenVectors], lengths: IntArray, options: MaxsimOptions) -> None:

@@ -157,11 +157,7 @@ class Kind:
         return TokenVectors(self._codec.sa_decode(np.ascontiguousarray(found.vectors)), found.offsets)
 
     def _check(self, queries: Any) -> None:
-        """Raises DataError: another dimension than the index's, NaN or infinity."""
-        if not isinstance(queries, TokenVectors) or queries.shape[1] != self._codec.d:
-            fix = "search with the student that filled the index"
-            raise DataError(f"no token vectors of {self._codec.d} dimensions", fix=fix)
-        representations.check_finite(queries.vectors, "token vectors")
+        representations.check_tokens(queries, self._codec.d)
 
 
 def train(vectors: Any, options: ResidualOptions) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import pytest
 from endpoint_asks import ASKS, connect, kept, run
@@ -31,6 +33,22 @@ GARBAGE = {
     "binary": bytes(range(128, 256)),
     "nothing": b"",
 }
+
+
+class Watched(httpx.Client):
+    """Counts who uses it at the same time."""
+
+    now = most = 0
+
+    @contextmanager
+    def stream(self, *arguments, **options):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            with super().stream(*arguments, **options) as response:
+                yield response
+        finally:
+            self.now -= 1
 
 
 pytestmark = pytest.mark.usefixtures("no_key")
@@ -67,6 +85,19 @@ def test_a_server_that_wants_hours_is_not_waited_for(server):
     with pytest.raises(EndpointStopped, match="7200 s"):
         connect(server).choose(ASKS, ["Yes", "No"])
     assert len(server.requests) == 1
+
+
+def test_no_two_requests_share_a_client_whose_connections_one_would_close_for_the_other(server, monkeypatch):
+    made: list[Watched] = []
+    monkeypatch.setattr(httpx, "Client", lambda **options: made.append(Watched(**options)) or made[-1])
+    server.misbehave = lambda number, body: time.sleep(0.02)
+    model = connect(server, concurrency=4)
+    for _ in range(3):
+        model.choose(ASKS, ["Yes", "No"])
+    assert 1 < len(made) <= 4, "several at a time, each kept for the next batch"
+    assert max(each.most for each in made) == 1
+    model.close()
+    assert all(each.is_closed for each in made)
 
 
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)

@@ -26,14 +26,25 @@ from rerankdistill.serving.model import Embedder, Models, Reranker
 from rerankdistill.serving.run import assemble, options
 from rerankdistill.serving.settings import Settings
 
-http = httpx.Client(timeout=60, trust_env=False)
-"""Shared: making one costs more than the requests of a test."""
+TRUSTED = httpx.create_ssl_context()
+
+
+class Http(threading.local):
+    """A client for each thread. Of threads that share one, httpcore closes a connection under another's hands now
+    and then: it looks idle until it is used, and readable as soon as it is answered."""
+
+    def __init__(self) -> None:
+        client = httpx.Client(timeout=60, verify=TRUSTED, trust_env=False)
+        self.get, self.post = client.get, client.post
+
+
+http = Http()
 
 
 @contextmanager
 def serving(place: Path, engine: Engine | None = None, **limits: Any) -> Iterator[str]:
-    """The address of a server in a thread of this process."""
-    settings = Settings(place=place, port=0, threads=1, **limits)
+    """The address of a server in a thread of this process; exact on every machine unless ``dtype`` says otherwise."""
+    settings = Settings(place=place, port=0, threads=1, **{"dtype": "float32", **limits})
     app = create_app(engine, settings) if engine else assemble(settings)
     server = uvicorn.Server(uvicorn.Config(app, **{**options(settings), "log_config": None}))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -27,7 +27,7 @@ def client(work: Path) -> Iterator[Any]:
     from rerankdistill.serving.run import assemble
     from rerankdistill.serving.settings import Settings
 
-    app = assemble(Settings(place=work, device="cpu", threads=1, max_chars=1000))
+    app = assemble(Settings(place=work, device="cpu", threads=1, dtype="float32", max_chars=1000))
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as found:
         yield found
 

@@ -10,8 +10,11 @@ import ipaddress
 import json
 import os
 import random
+import ssl
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any, TypeGuard
@@ -98,25 +101,42 @@ class Wire:
             fix = f"put the key alone into the environment variable {options.key_env}"
             raise MissingDependency("the key holds characters that no key has", where=where, fix=fix)
         self._resume_at = 0.0
+        self._idle: list[httpx.Client] = []
 
     @cached_property
-    def _client(self) -> httpx.Client:
-        options = self.options
+    def _trusted(self) -> ssl.SSLContext:
+        """Whose certificates count: read once, for that takes longer than most requests."""
+        return httpx.create_ssl_context(trust_env=not self.options.local)
+
+    def _open(self) -> httpx.Client:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        limits = httpx.Limits(max_connections=options.concurrency, max_keepalive_connections=options.concurrency)
         # A proxy that the environment names must never get between two processes of one machine.
-        return httpx.Client(headers=headers, timeout=options.timeout, limits=limits, trust_env=not options.local)
+        local, timeout = self.options.local, self.options.timeout
+        return httpx.Client(headers=headers, timeout=timeout, verify=self._trusted, trust_env=not local)
+
+    @contextmanager
+    def _alone(self) -> Iterator[httpx.Client]:
+        """A client that no other request has. Threads that share one close, now and then, a connection that another
+        has just taken up: an answer lost that was paid for."""
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            client = self._open()
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
 
     def ready(self) -> None:
-        """Make the connections' keeper, in one thread, before several ask for it."""
-        self._client  # noqa: B018
+        """Read the certificates in one thread, before several ask for them."""
+        self._trusted  # noqa: B018
 
     def close(self) -> None:
         """Let go of the connections; the next request opens new ones."""
-        if (client := self.__dict__.pop("_client", None)) is not None:
-            client.close()
+        while self._idle:
+            self._idle.pop().close()
 
     def post(self, path: str, body: dict[str, Any], tokens: Tokens, stop: threading.Event) -> dict[str, Any]:
         """The reply to one request, whose tokens the purse has set aside; they are paid for here.
@@ -180,7 +200,8 @@ class Wire:
         all of them together."""
         deadline = time.monotonic() + self.options.timeout
         content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")  # half a character is none
-        with self._client.stream("POST", f"{self.options.url}/{path}", content=content) as response:
+        url = f"{self.options.url}/{path}"
+        with self._alone() as client, client.stream("POST", url, content=content) as response:
             answer = bytearray()
             for chunk in response.iter_bytes():
                 answer += chunk

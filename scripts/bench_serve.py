@@ -2,11 +2,12 @@
 
 Beside ``rerankdistill serve``, given the ONNX form that ``rerankdistill export`` accepts: sentence-transformers behind
 plain FastAPI, and infinity-emb where there is one (INFINITY is the path of a Python that has it; it wants one of
-its own). All compute in float32; with FORM=onnx-int8 ours may take that form too, if ``export`` accepts it, which
-says what it loses. The model is the packaged MiniLM, for re-ranking with a random head. Clients ask in
-a closed loop over one connection each: a query to embed, a document to embed, or a query with ten documents to re-rank,
-all of Python's standard library, each request with others. Each server runs alone. The clients are one process that
-looks at as little of an answer as tells that it is whole: what they take of the cores, no server has (the last column).
+its own). All compute in float32; with FORM=bfloat16 all in that, and plain in float32 too, to which the outputs are
+held; with FORM=onnx-int8 ours may take that form too, if ``export`` accepts it, which says what it loses. The model is
+the packaged MiniLM, for re-ranking with a random head. Clients ask in a closed loop over one connection each: a query
+to embed, a document to embed, or a query with ten documents to re-rank, all of Python's standard library, each request
+with others. Each server runs alone. The clients are one process that looks at as little of an answer as tells that it
+is whole: what they take of the cores, no server has (the last column).
 
     python scripts/bench_serve.py [SECONDS [CLIENTS,CLIENTS… [TASKS,…]]]
 
@@ -43,9 +44,10 @@ CHARS = 400
 """Of a document: about a passage."""
 HEADERS = {"Content-Type": "application/json"}
 SPEED, MEDIAN = 2.0, 0.5
-EQUAL = {"onnx": (0.9999, 1e-3), "onnx-int8": (0.97, 0.5)}
+EQUAL = {"onnx": (0.9999, 1e-3), "bfloat16": (0.9999, 1e-2), "onnx-int8": (0.97, 0.5)}
 """For each form the least cosine of two vectors of a text, and how far apart two scores may be."""
 FORM = os.environ.get("FORM", "onnx")
+DTYPE = "bfloat16" if FORM == "bfloat16" else "float32"
 Body = dict[str, Any]
 
 
@@ -71,15 +73,15 @@ def models(folder: Path) -> dict[str, Path]:
     CrossEncoder(str(folder / "embed"), num_labels=1, max_length=256, device="cpu").save_pretrained(
         str(folder / "rerank")
     )
-    forms = [word for form in dict.fromkeys(("onnx", FORM)) for word in ("--to", form)]
+    forms = [word for form in dict.fromkeys(("onnx", FORM)) if form != "bfloat16" for word in ("--to", form)]
     for name in ("embed", "rerank"):
         command = [sys.executable, "-m", "rerankdistill", "export", str(folder / name), *forms]
-        quiet = subprocess.DEVNULL if FORM == "onnx" else None
+        quiet = None if FORM == "onnx-int8" else subprocess.DEVNULL
         subprocess.run([*command, "--collection", "pydocs/300"], check=True, stdout=quiet)  # noqa: S603
     return {"query": folder / "embed", "embed": folder / "embed", "rerank": folder / "rerank"}
 
 
-def plain(task: str, folder: str, port: int) -> None:
+def plain(task: str, folder: str, port: int, dtype: str) -> None:
     """sentence-transformers behind FastAPI, as one writes it in ten lines."""
     import uvicorn
     from fastapi import FastAPI
@@ -88,7 +90,7 @@ def plain(task: str, folder: str, port: int) -> None:
     app = FastAPI()
 
     if task != "rerank":
-        encoder = SentenceTransformer(folder, device="cpu")
+        encoder = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
 
         def embeddings(asked: Body) -> Body:
             vectors = encoder.encode(asked["input"], normalize_embeddings=True, show_progress_bar=False)
@@ -96,7 +98,7 @@ def plain(task: str, folder: str, port: int) -> None:
 
         app.post("/v1/embeddings")(embeddings)
     else:
-        scorer = CrossEncoder(folder, device="cpu")
+        scorer = CrossEncoder(folder, device="cpu", model_kwargs={"dtype": dtype})
 
         def rerank(asked: Body) -> Body:
             pairs = [(asked["query"], document) for document in asked["documents"]]
@@ -108,25 +110,27 @@ def plain(task: str, folder: str, port: int) -> None:
     uvicorn.run(app, port=port, log_level="error")
 
 
-def infinity(folder: str, port: int) -> None:
+def infinity(folder: str, port: int, dtype: str) -> None:
     """infinity-emb on torch, as its own command starts it."""
     import uvicorn
     from infinity_emb import EngineArgs, create_server
 
-    engine = EngineArgs(model_name_or_path=folder, device="cpu", engine="torch", bettertransformer=False)
-    uvicorn.run(create_server(engine_args_list=[engine]), port=port, log_level="error")
+    form = {"device": "cpu", "engine": "torch", "bettertransformer": False, "dtype": dtype}
+    uvicorn.run(
+        create_server(engine_args_list=[EngineArgs(model_name_or_path=folder, **form)]), port=port, log_level="error"
+    )
 
 
 def commands(task: str, folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
     """How each server is started, and where it answers."""
     path = "/v1/rerank" if task == "rerank" else "/v1/embeddings"
-    ours = [sys.executable, "-m", "rerankdistill", "serve", str(folder), "--port", str(port)]
-    found = {
-        "rerankdistill": (ours, path),
-        "plain": ([sys.executable, __file__, "plain", task, str(folder), str(port)], path),
-    }
+    ours = [sys.executable, "-m", "rerankdistill", "serve", str(folder), "--port", str(port), "--set", f"dtype={DTYPE}"]
+    simple = [sys.executable, __file__, "plain", task, str(folder), str(port)]
+    found = {"rerankdistill": (ours, path), "plain": ([*simple, "float32"], path)}
+    if DTYPE != "float32":
+        found[f"plain {DTYPE}"] = ([*simple, DTYPE], path)
     if python := os.environ.get("INFINITY", ""):
-        command = [python, __file__, "infinity", str(folder), str(port)]
+        command = [python, __file__, "infinity", str(folder), str(port), DTYPE]
         found["infinity-emb"] = (command, "/rerank" if task == "rerank" else "/embeddings")
     return found
 
@@ -292,10 +296,10 @@ def held(task: str, speeds: dict[str, dict[int, float]], medians: dict[str, floa
 
 def main() -> None:
     if sys.argv[1:2] == ["plain"]:
-        plain(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        plain(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
         return
     if sys.argv[1:2] == ["infinity"]:
-        infinity(sys.argv[2], int(sys.argv[3]))
+        infinity(sys.argv[2], int(sys.argv[3]), sys.argv[4])
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     clients = [int(each) for each in sys.argv[2].split(",")] if len(sys.argv) > 2 else [1, 8, 32]

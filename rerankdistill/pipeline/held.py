@@ -1,4 +1,7 @@
-"""What an exported student is held against: the same student in torch, on texts and queries of a collection."""
+"""What an exported student is held against: the same student in torch, on texts and queries of a collection.
+
+What it says is that of torch in float32 everywhere; how fast it is, that of torch as the machine computes it best.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from rerankdistill.artifacts import fingerprint
 from rerankdistill.collections.work import Work
-from rerankdistill.encoding import Tokens, open_encoder, tokenise
+from rerankdistill.encoding import EXACT, Tokens, open_encoder, tokenise
 from rerankdistill.errors import DataError
 from rerankdistill.evaluation.measure import measure
 from rerankdistill.kinds import open_kind
@@ -128,13 +131,14 @@ class Scored:
     def __init__(self, found: Folder, sample: Sample) -> None:
         kind = open_kind("students", "cross_encoder")
         most = int(found.options.get("max_tokens") or 512)
-        self.student = kind.open(found.path, kind.Options(init=str(found.path), max_tokens=most), "cpu")
+        own = kind.open(found.path, kind.Options(init=str(found.path), max_tokens=most), "cpu")
+        self.student = kind(own.network, own.options, EXACT, own.fingerprint)
         self.most, self.sample = most, sample
         self.pairs, self.names = _pairs(sample)
         self.want = self.student.score(self.pairs)
         self.spread = float(self.want.std()) or 1.0
         self.ndcg = self._ndcg(self.want)
-        self.speed = _speed(self.student.score, self.pairs)
+        self.speed = _speed(own.score, self.pairs)
 
     def module(self) -> Any:
         return scores_module(self.student.network.eval())

@@ -55,6 +55,17 @@ def test_a_form_that_loses_too_much_is_refused_with_numbers_and_leaves_nothing(e
     assert list(exports(student)) == ["onnx"]
 
 
+@pytest.mark.parametrize("name", ["small-seed1", "reader-seed1"])
+def test_a_form_is_held_to_float32_also_where_bfloat16_is_fast(exported, tmp_path, monkeypatch, name):
+    students = exported[0].parent
+    shutil.copytree(students / name, tmp_path / name)
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
+    (kept,) = pipeline.export(tmp_path / name, ["onnx"], recall(students.parent), texts=16, threads=1)
+    assert not kept.why
+    assert kept.figures.get("cosine", 1) > 0.99999
+    assert kept.figures.get("off", 0) < 1e-3
+
+
 def test_the_student_is_the_same_student_with_its_forms(exported, tiny_bert):
     from rerankdistill.encoding import model_fingerprint
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from rerankdistill import devices
 from rerankdistill.encoding import Tokens
+from rerankdistill.serving.linear import Linear, rounded
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Layout:
     starts: Tensor
     lengths: Tensor
     groups: list[Group]
+    count: int
+    """Of tokens."""
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Layout:
@@ -61,7 +64,7 @@ class Layout:
         for width, same in groupby(lengths):
             groups.append(Group(first, len(list(same)), width))
             first += groups[-1].texts * width
-        return cls(torch.cumsum(sizes, 0) - sizes, sizes, groups)
+        return cls(torch.cumsum(sizes, 0) - sizes, sizes, groups, first)
 
 
 class Unpadded:
@@ -76,8 +79,9 @@ class Unpadded:
 
         self._dtype, self._head = getattr(torch, dtype), head
         self._embeddings, self._heads = body.embeddings, body.config.num_attention_heads
+        last = body.encoder.layer[-1]
         with torch.inference_mode():
-            self._layers = [Layer(layer, self._dtype) for layer in body.encoder.layer]
+            self._layers = [Layer(each, self._dtype, head.first and each is last) for each in body.encoder.layer]
 
     def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
         import torch
@@ -96,11 +100,10 @@ class Unpadded:
 
     def _forward(self, tokens: Tokens, rows: Sequence[int]) -> Tensor:
         layout = Layout.of([len(tokens.columns["input_ids"][row]) for row in rows])
-        flow = self._embedded(tokens, rows, layout)
+        flow, count = self._embedded(tokens, rows, layout), len(rows) if self._head.first else layout.count
         for layer in self._layers:
-            last = self._head.first and layer is self._layers[-1]
-            flow = layer(flow, layout.groups, self._heads, layout.starts if last else None)
-        return self._head.compute(flow, layout)
+            flow = layer(flow, layout, self._heads)
+        return self._head.compute(flow[:count], layout)
 
     def _embedded(self, tokens: Tokens, rows: Sequence[int], layout: Layout) -> Tensor:
         import torch
@@ -117,50 +120,58 @@ class Unpadded:
         else:
             flow += own.token_type_embeddings.weight[0]
         normed: Tensor = own.LayerNorm(flow)
-        return normed.to(self._dtype)
+        return with_rest(normed.to(self._dtype))
 
 
 class Layer:
-    """One layer's weights, queries, keys and values in one matrix."""
+    """One layer's weights; queries, keys and values in one matrix, or, where ``first``, which computes no more than the
+    texts' first tokens, keys and values."""
 
-    def __init__(self, layer: Any, dtype: Any) -> None:
-        import torch
+    def __init__(self, layer: Any, dtype: Any, first: bool = False) -> None:
+        own, out, wide, narrow = layer.attention.self, layer.attention.output, layer.intermediate, layer.output
 
-        def held(*weights: Tensor) -> Tensor:
-            return torch.cat([weight.detach() for weight in weights]).to(dtype).contiguous()
+        def linear(*parts: Any, gelu: bool = False) -> Linear:
+            return Linear([part.weight for part in parts], [part.bias for part in parts], dtype, gelu)
 
-        own, out = layer.attention.self, layer.attention.output
-        self.apart = held(own.query.weight, own.key.weight, own.value.weight)
-        self.apart_bias = held(own.query.bias, own.key.bias, own.value.bias)
-        self.joined, self.joined_bias = held(out.dense.weight), held(out.dense.bias)
-        self.wide, self.wide_bias = held(layer.intermediate.dense.weight), held(layer.intermediate.dense.bias)
-        self.narrow, self.narrow_bias = held(layer.output.dense.weight), held(layer.output.dense.bias)
-        norms = (out.LayerNorm, layer.output.LayerNorm)
-        self.norms = [(norm.normalized_shape, held(norm.weight), held(norm.bias), norm.eps) for norm in norms]
+        self.first = linear(own.query) if first else None
+        self.apart = linear(own.key, own.value) if first else linear(own.query, own.key, own.value)
+        self.joined, self.narrow = linear(out.dense), linear(narrow.dense)
+        self.wide = linear(wide.dense, gelu=True)
+        self.norms = [
+            (norm.normalized_shape, norm.weight.detach().to(dtype), norm.bias.detach().to(dtype), norm.eps)
+            for norm in (out.LayerNorm, narrow.LayerNorm)
+        ]
 
-    def __call__(self, flow: Tensor, groups: Sequence[Group], heads: int, only: Tensor | None = None) -> Tensor:
-        """``[tokens, d]`` to the same, or to ``[n, d]`` of the texts' first tokens, which are the rows ``only``."""
-        from torch.nn.functional import gelu, layer_norm, linear
+    def __call__(self, flow: Tensor, layout: Layout, heads: int) -> Tensor:
+        """``[tokens, d]`` to the same, or to ``[n, d]`` of the texts' first tokens; in both some more rows than that,
+        whose values mean nothing."""
+        from torch.nn.functional import layer_norm
 
         size = flow.shape[1]
-        if only is None:
-            mixed = linear(flow, self.apart, self.apart_bias)
-            asked, others = mixed[:, :size], mixed[:, size:]
+        mixed = self.apart(flow)
+        if self.first:
+            flow = with_rest(flow[layout.starts])
+            asked, others = self.first(flow), mixed
         else:
-            others, flow = linear(flow, self.apart[size:], self.apart_bias[size:]), flow[only]
-            asked = linear(flow, self.apart[:size], self.apart_bias[:size])
-        seen = attend(asked, others, groups, heads, only is not None)
-        flow = layer_norm(flow.add_(self.joined_bias).addmm_(seen, self.joined.t()), *self.norms[0])
-        inner = gelu(linear(flow, self.wide, self.wide_bias))
-        return layer_norm(flow.add_(self.narrow_bias).addmm_(inner, self.narrow.t()), *self.norms[1])
+            asked, others = mixed[:, :size], mixed[:, size:]
+        seen = attend(asked, others, layout.groups, heads, self.first is not None)
+        flow = layer_norm(self.joined.plus(seen, flow), *self.norms[0])
+        return layer_norm(self.narrow.plus(self.wide(flow), flow), *self.norms[1])
+
+
+def with_rest(rows: Tensor) -> Tensor:
+    """``[n, d]`` and, below, rows of zeros: see :func:`rerankdistill.serving.linear.rounded`."""
+    import torch
+
+    return torch.nn.functional.pad(rows, (0, 0, 0, rounded(len(rows)) - len(rows)))
 
 
 def attend(asked: Tensor, others: Tensor, groups: Sequence[Group], heads: int, first: bool) -> Tensor:
     """What each text sees of itself, and of no other.
 
     Args:
-        asked: the queries of all tokens ``[tokens, d]``, or, where ``first``, of each text's first one ``[n, d]``; the
-            result has its shape.
+        asked: the queries of all tokens ``[tokens, d]``, or, where ``first``, of each text's first one ``[n, d]``, and
+            rows that belong to none; the result has its shape.
         others: keys and values of all tokens, ``[tokens, 2 d]``.
     """
     import torch
@@ -174,6 +185,7 @@ def attend(asked: Tensor, others: Tensor, groups: Sequence[Group], heads: int, f
         seen = torch.nn.functional.scaled_dot_product_attention(one, *both)
         out[rows] = seen.transpose(1, 2).reshape(texts * each, -1)
         at = rows.stop
+    out[at:] = 0
     return out
 
 

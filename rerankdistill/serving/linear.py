@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def rounded(rows: int) -> int:
-    """The next of 4, 8, 12, … 128, and of 32 numbers an octave from there on."""
+    """The next of 4, 8, 12, … 256, and of 32 numbers an octave from there on."""
     step = max(4, 1 << max(0, rows.bit_length() - 6))
     return -(-rows // step) * step
 

@@ -2,7 +2,8 @@
 
     python scripts/bench_tokens.py [FOLDER…] [--student FOLDER] [--rows 100000] [--queries 300] [--out FILE.md]
 
-FOLDERs are collections, as for bench_indexes.py. Without ``--student``, which names a trained student of kind
+FOLDERs are collections, as for bench_indexes.py; where they hold fewer than ``--rows`` passages, some are there once
+more with noise. Without ``--student``, which names a trained student of kind
 ``late_interaction``, one is trained first: that of scripts/recipes/colbert.toml in its small form, with all six layers
 of the packaged MiniLM and 128 dimensions a token. Token vectors are kept in the cache. Each card is built and searched
 with the same vectors, queries one at a time; truth is ``maxsim`` with float16. A card that finds less than its
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_indexes import BLOCK, DEPTH, EXPECTED, SLACK, corpus, data, in_words
+from bench_indexes import BLOCK, DEPTH, EXPECTED, NOISE, SLACK, corpus, data, in_words
 
 from rerankdistill import representations
 from rerankdistill.index.build import build_index, open_index, read_card
@@ -77,12 +78,33 @@ def written(place: Path, parts: Iterator[TokenVectors]) -> None:
         for part in parts:
             file.write(part.vectors.astype(np.float16).tobytes())
             lengths.append(part.lengths)
-            print(f"\rencoded {sum(map(len, lengths)):,}", end="", file=sys.stderr, flush=True)
+            print(f"\rwritten {sum(map(len, lengths)):,}", end="", file=sys.stderr, flush=True)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     vectors = np.memmap(raw, np.float16, "r").reshape(offsets[-1], -1)
     np.save(place / representations.TOKENS, vectors)
     raw.unlink()
     np.save(place / representations.OFFSETS, offsets)
+
+
+def repeated(docs: TokenVectors, rows: int, place: Path) -> Any:
+    """As many rows: the first documents again, each token with noise as bench_indexes.py adds it."""
+    if len(docs) >= rows:
+        return docs
+
+    def parts() -> Iterator[TokenVectors]:
+        chance = np.random.default_rng(0)
+        yield from (docs[at : at + BLOCK] for at in range(0, len(docs), BLOCK))
+        for at in range(0, rows - len(docs), BLOCK):
+            part = docs[at : min(at + BLOCK, rows - len(docs))]
+            noise = chance.normal(size=part.vectors.shape).astype(np.float32)
+            noisy = part.vectors + NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+            yield TokenVectors(noisy / np.linalg.norm(noisy, axis=1, keepdims=True), part.offsets)
+
+    if not (place / representations.OFFSETS).is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        written(place, parts())
+    return representations.load(place)
 
 
 def bench(folder: Path, name: str, changed: dict[str, Any], docs: Any, queries: Any) -> tuple[dict[str, Any], Any]:
@@ -130,7 +152,9 @@ def main() -> None:
     chosen = np.random.default_rng(0).permutation(len(questions))[: asked.queries]
     student = asked.student or trained(asked.cache)
     docs, queries = encoded(student, texts, [questions[row] for row in chosen], asked.cache)
-    about = f"{len(docs):,} passages, {len(docs.vectors):,} tokens of {docs.shape[1]} dimensions; "
+    real, docs = len(docs), repeated(docs, asked.rows, asked.cache / f"tokens-{len(docs)}-{asked.rows}")
+    about = f"{real:,} passages and {len(docs) - real:,} of them again with noise, {len(docs.vectors):,} tokens of "
+    about += f"{docs.shape[1]} dimensions; "
     about += f"{len(queries)} queries of {queries.lengths.mean():.0f} tokens. Load {os.getloadavg()[0]:.1f}."
     lines = [about, ""]
     print("\n".join(lines), flush=True)

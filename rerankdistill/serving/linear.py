@@ -29,17 +29,17 @@ class Linear:
     def __init__(self, weights: list[Tensor], biases: list[Tensor], dtype: Any, gelu: bool = False) -> None:
         import torch
 
-        self._weight = torch.cat([each.detach() for each in weights]).to(dtype).contiguous()
+        weight = torch.cat([each.detach() for each in weights]).to(dtype).contiguous()
         self._bias = torch.cat([each.detach() for each in biases]).to(dtype).contiguous()
-        self._gelu = gelu
-        self._ready = ready(self._weight)
+        self._gelu, laid = gelu, ready(weight)
+        self._fast, self._weight = laid is not None, weight if laid is None else laid
 
     def __call__(self, rows: Tensor) -> Tensor:
         import torch
 
-        if self._ready is not None:
+        if self._fast:
             after = "gelu" if self._gelu else "none"
-            made: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._ready, self._bias, after, [], "none")
+            made: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, after, [], "none")
             return made
         made = torch.nn.functional.linear(rows, self._weight, self._bias)
         return torch.nn.functional.gelu(made) if self._gelu else made
@@ -48,8 +48,8 @@ class Linear:
         """The product and ``other`` together; without GELU."""
         import torch
 
-        if self._ready is not None:
-            made: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._ready, self._bias, "add")
+        if self._fast:
+            made: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._weight, self._bias, "add")
             return made
         return torch.addmm(other + self._bias, rows, self._weight.t())
 

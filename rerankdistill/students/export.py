@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Form = Literal["onnx", "onnx-int8", "onnx-fp16", "openvino"]
 FORMS: tuple[Form, ...] = ("onnx", "onnx-int8", "onnx-fp16", "openvino")
 INSTALL = "pip install 'rerankdistill[export]'"
+INSTALL_OPENVINO = "pip install 'rerankdistill[openvino]'"
 GRAPH = {"openvino": "model.xml"}
 """What the graph's file is called, where not ``model.onnx``."""
 OUT = "out"
@@ -147,7 +148,7 @@ def write_openvino(source: Path, path: Path) -> None:
     with _library():
         import openvino
 
-        openvino.save_model(openvino.convert_model(str(source)), str(path), compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(str(source)), str(path), compress_to_fp16=False)
 
 
 def weighted_layers(model: Any) -> list[str]:
@@ -241,7 +242,7 @@ def _library() -> Iterator[None]:
             yield
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        fix = "pip install openvino" if package == "openvino" else INSTALL
+        fix = INSTALL_OPENVINO if package == "openvino" else INSTALL
         raise MissingDependency(f"export needs the package {package!r}, which is not installed", fix=fix) from error
     finally:
         for each, level in zip(loggers, levels, strict=True):

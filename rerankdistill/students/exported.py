@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rerankdistill.artifacts import Manifest, fingerprint
 from rerankdistill.contracts import Role
 from rerankdistill.encoding import Progress, TextEncoder, map_batches, model_fingerprint, tokenise
 from rerankdistill.errors import ArtifactError, DamagedArtifact, MissingDependency
-from rerankdistill.students.export import FORMS, INSTALL, Form, graph_file
+from rerankdistill.students.export import FORMS, INSTALL, INSTALL_OPENVINO, Form, graph_file
 from rerankdistill.types import FloatArray
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Session:
         try:
             self._run = _openvino(path, threads) if form == "openvino" else _onnxruntime(path, threads)
         except ModuleNotFoundError as error:
-            fix = "pip install openvino" if form == "openvino" else INSTALL
+            fix = INSTALL_OPENVINO if form == "openvino" else INSTALL
             raise MissingDependency(f"the form {form!r} needs {error.name!r}", where=str(path), fix=fix) from error
         except Exception as error:  # neither library's errors have a base of their own
             fix = "delete the folder and export again"
@@ -70,13 +71,26 @@ def _onnxruntime(path: Path, threads: int) -> Any:
 
 
 def _openvino(path: Path, threads: int) -> Any:
+    """Each thread that asks has a request of its own: those of one are overwritten by the next. A graph of one thread
+    is there as often as there are cores, so that these need not wait for each other."""
     import openvino
 
-    how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    streams = devices.cores() if threads == 1 else 1
+    how = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": max(threads, streams),
+        "NUM_STREAMS": streams,
+    }
     weights = path.with_name(WEIGHTS) if path.with_name(WEIGHTS).is_file() else path.with_suffix(".bin")
     compiled = openvino.compile_model(openvino.Core().read_model(str(path), str(weights)), "CPU", how)
-    names = {each.get_any_name() for each in compiled.inputs}
-    return lambda inputs: compiled({name: inputs[name] for name in names})[0].copy()
+    names, own = {each.get_any_name() for each in compiled.inputs}, local()
+
+    def run(inputs: dict[str, Any]) -> Any:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        return own.request.infer({name: inputs[name] for name in names})[0].copy()
+
+    return run
 
 
 class ExportedEncoder(TextEncoder):

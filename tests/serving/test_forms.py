@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,22 @@ from rerankdistill.serving.session_network import SessionNetwork, alike, fastest
 from rerankdistill.students.exported import exports, open_session, place
 
 CPU = devices.Device("cpu", "float32")
+
+
+@pytest.fixture(scope="module", params=["onnx", "openvino"])
+def session(
+    request: pytest.FixtureRequest, exported: tuple[Path, list[Tried]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A student, and a form of it that was accepted."""
+    if request.param == "onnx":
+        return exported[0], "onnx"
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed: see pyproject.toml")
+    student = tmp_path_factory.mktemp("openvino") / "student"
+    shutil.copytree(exported[0], student)
+    (kept,) = pipeline.export(student, ["openvino"], recall(exported[0].parents[1]), texts=16, threads=1)
+    assert not kept.why
+    assert kept.figures["cosine"] > 0.99999
+    return student, "openvino"
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +112,29 @@ def test_the_faster_one_serves_and_says_the_same(exported):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_form_says_the_same_of_texts_of_any_lengths_whoever_computes(exported, threads):
-    embedder = open_embedder(look(exported[0]), CPU)
-    network = SessionNetwork(open_session(exported[0], "onnx", 2), open_session(exported[0], "onnx", 1))
+def test_a_form_says_the_same_of_texts_of_any_lengths_whoever_computes(session, threads):
+    student, form = session
+    embedder = open_embedder(look(student), CPU)
+    network = SessionNetwork(open_session(student, form, 2), open_session(student, form, 1))
     tokens = embedder.tokens(["rain " * count for count in (3, 40, 1, 17, 38, 3, 5)], "doc")
     wanted = [embedder.networks["doc"](one_of(part), 1)[0] for part in apart(tokens)]
     np.testing.assert_allclose(network(tokens, threads), wanted, atol=1e-5)
+
+
+def test_several_cores_may_ask_one_session_at_once(session):
+    student, form = session
+    embedder = open_embedder(look(student), CPU)
+    network = SessionNetwork(open_session(student, form, 2), open_session(student, form, 1))
+    texts = [embedder.tokens([f"{word} " * count], "doc") for word in ("rain", "cat", "stock") for count in (1, 9, 30)]
+    wanted = [network(each, 1) for each in texts]
+
+    def ask(start: int) -> list[np.ndarray]:
+        return [network(texts[(start + step) % len(texts)], 1) for step in range(100)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for start, found in enumerate(pool.map(ask, range(4))):
+            for step, rows in enumerate(found):
+                np.testing.assert_allclose(rows, wanted[(start + step) % len(texts)], atol=1e-5)
 
 
 def apart(tokens: Tokens) -> list[Tokens]:

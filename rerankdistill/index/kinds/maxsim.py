@@ -106,12 +106,15 @@ class Kind:
         """At most ``depth`` (doc_id, MaxSim) a query."""
         self._check(queries)
         out: list[list[tuple[str, float]]] = []
-        step = max(1, CELLS // max(1, len(self.ids)))
+        step, offsets = max(1, CELLS // max(1, len(self.ids))), self._tokens.offsets
+        spans = representations.blocks(offsets)
+        largest = max((int(offsets[end] - offsets[first]) for first, end in spans), default=0)
+        room = np.empty((largest, self._tokens.shape[1]), np.float32)
         for start in range(0, len(queries), step):
             part = queries[start : start + step]
             found = np.empty((len(part), len(self.ids)), np.float32)
-            for first, end in representations.blocks(self._tokens.offsets):
-                found[:, first:end] = representations.maxsim(part, self._read(slice(first, end)))
+            for first, end in spans:
+                found[:, first:end] = representations.maxsim(part, self._read(slice(first, end), room))
             out += [self._best(part[row : row + 1], scores, depth) for row, scores in enumerate(found)]
         return out
 
@@ -130,13 +133,12 @@ class Kind:
         rows: IntArray = np.asarray([self._rows[doc_id] for doc_id in doc_ids], np.int64)
         return representations.exact_maxsim(query.vectors, self._read(rows))
 
-    def _read(self, rows: slice | IntArray) -> TokenVectors:
-        """Documents as they are kept, in float32."""
+    def _read(self, rows: slice | IntArray, room: FloatArray | None = None) -> TokenVectors:
+        """Documents as they are kept, in float32; in ``room`` until it is filled anew."""
         found = self._tokens[rows]
-        vectors = np.asarray(found.vectors, np.float32)
+        vectors = representations.widened(found.vectors, room)
         if self._scales is not None:
-            scales = TokenVectors(self._scales[:, None], self._tokens.offsets)[rows].vectors
-            vectors = vectors * scales.astype(np.float32)
+            vectors *= TokenVectors(self._scales[:, None], self._tokens.offsets)[rows].vectors.astype(np.float32)
         return TokenVectors(vectors, found.offsets)
 
     def _check(self, queries: Any) -> None:

@@ -37,7 +37,6 @@ ARMS: list[tuple[str, dict[str, Any]]] = [
     ("maxsim", {}),
     ("maxsim", {"dtype": "int8"}),
     ("maxsim-residual", {}),
-    ("maxsim-residual", {"candidates": 4096}),
     ("maxsim-residual", {"bits": 8}),
 ]
 """Cards, and what is changed of their options."""

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from rerankdistill import representations
 from rerankdistill.cards import Card
-from rerankdistill.codebooks import POINTS, Layout, fit_layout, lists_for, load_faiss, sample
+from rerankdistill.codebooks import Layout, fit_layout, lists_for, load_faiss, sample
 from rerankdistill.errors import DataError
 from rerankdistill.index.ids import DocIds, check_ids, damaged, open_ids, save_ids
 from rerankdistill.index.vectors import FILE, read_faiss
@@ -30,6 +30,8 @@ from rerankdistill.types import FloatArray, IntArray
 OPTIONS = "options.json"
 DOCS = 4096
 """Documents that are copied at a time."""
+EXAMPLES = 64
+"""Tokens for each centroid that training looks at, at most: there are so many tokens that more is time lost."""
 
 
 class ResidualOptions(Card):
@@ -168,7 +170,7 @@ def train(vectors: Any, options: ResidualOptions) -> Any:
     fit_layout(Layout(1, 1, nlist), dimension, max(count, 2))
     codec = faiss.index_factory(dimension, f"IVF{nlist},SQ{options.bits}", faiss.METRIC_INNER_PRODUCT)
     codec.cp.seed, codec.cp.min_points_per_centroid = options.seed, 1
-    points = sample(vectors, min(count, POINTS * nlist), options.seed)
+    points = sample(vectors, min(count, EXAMPLES * nlist), options.seed)
     representations.check_finite(points, "the documents' token vectors")
     codec.train(points)
     return codec

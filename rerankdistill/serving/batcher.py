@@ -5,8 +5,7 @@ ask the larger the batches grow. Each request gets an equal share of a batch, so
 does not keep a single query waiting; its rows go longest first, next to others about as long.
 
 On a processor every core computes a batch of its own, which costs less than several cores at one: they wait for each
-other after each matrix. A long text that waits alone gets all of them; of a short one the products are so small that
-waking another core for each takes longer.
+other after each matrix. A text that waits alone gets all of them.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ class Network(Protocol):
         """``threads``: of the processor that it may take; 0: as many as there are for this server."""
 
 
-LONG = 64
-"""Tokens of a text that several cores compute faster than one does."""
 LINGER = 0.005
 """The longest wait, in seconds, for the clients of the batch before to ask again."""
 
@@ -76,7 +73,7 @@ class Batcher:
     Args:
         batch_tokens: of one batch; a longer text gets one of its own.
         max_queue: texts that may wait; a request that comes while others wait and does not fit is refused.
-        cores: that may compute at once; each takes a batch, or all one long text that waits alone.
+        cores: that may compute at once; each takes a batch, or all one text that waits alone.
     """
 
     def __init__(self, batch_tokens: int, max_queue: int, cores: int = 1) -> None:
@@ -149,9 +146,7 @@ class Batcher:
         self._expected = 0
         while self._free and self._jobs:
             alone = self._free == self._cores and self.waiting == 1
-            parts = self._take(self._free)
-            long = alone and parts[0][0].size(parts[0][1]) >= LONG
-            self._compute(parts, self._cores if long else 1)
+            self._compute(self._take(self._free), self._cores if alone else 1)
 
     def _compute(self, parts: Sequence[tuple[Job, int]], cores: int) -> None:
         tokens = merge([(job.tokens, row) for job, row in parts])

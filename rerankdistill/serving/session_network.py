@@ -73,8 +73,8 @@ def fastest(
 ) -> tuple[str, Network]:
     """The fastest of torch and a student's accepted forms, and what it is called; on a GPU torch.
 
-    Texts are computed by one thread, as under load; a text alone by another form if that is faster and of the same
-    precision. A form that cannot be opened is told in the log and takes no part.
+    Texts are computed by one thread, as under load; a text alone by all, and by another form if that is faster and of
+    the same precision. A form that cannot be opened is told in the log and takes no part.
     """
     own = called(device)
     runners = {own: torch} | (_forms(student, threads) if device.name == "cpu" else {})
@@ -84,7 +84,7 @@ def fastest(
     many = race(runners, course, 1)
     first = min(many, key=many.__getitem__)
     equals = {name: run for name, run in runners.items() if _bits(name) == _bits(first)}
-    alone = race(equals, one_of(course), 1)
+    alone = race(equals, one_of(course), threads)
     quick = min(alone, key=alone.__getitem__)
     devices.take_threads(threads)
     LOG.info("forms", extra={"about": {"many": _rounded(many), "alone": _rounded(alone)}})

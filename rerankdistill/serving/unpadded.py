@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1024
 """Tokens that go through the layers together: more do not make a core faster."""
+LONG = 64
+"""Tokens from which on several cores are faster than one, which need not wake another for every product."""
 EQUAL = 0.9999
 """The cosine with the library's own output below which this is not used."""
 
@@ -86,8 +88,8 @@ class Unpadded:
     def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
         import torch
 
-        devices.take_threads(threads)
         lengths = tokens.lengths
+        devices.take_threads(min(threads, 1) if sum(lengths) < LONG else threads)
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         found = []
         with torch.inference_mode():

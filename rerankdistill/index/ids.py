@@ -45,9 +45,9 @@ class DocIds:
         """The rows, ascending, of all other documents."""
         return np.setdiff1d(np.arange(len(self)), np.union1d(self.dead, self.rows(gone)), assume_unique=True)
 
-    def after(self, gone: Collection[str], new: Sequence[str]) -> list[str]:
-        """The ids of an updated index: of those that stay, in their order, then the new ones."""
-        return [*(self.names[row] for row in self.others(gone).tolist()), *new]
+    def after(self, stay: IntArray, new: Sequence[str]) -> list[str]:
+        """The ids of an updated index: of the rows that stay (:meth:`others`), in their order, then the new ones."""
+        return [*(self.names[row] for row in stay.tolist()), *new]
 
     def ordered(self, rows: IntArray, scores: FloatArray, depth: int) -> list[tuple[str, float]]:
         """The best ``depth`` of these rows as (doc_id, score), by (-score, doc_id)."""

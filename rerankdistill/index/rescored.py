@@ -82,7 +82,7 @@ class Rescored:
         vectors.forget(found._index, np.setdiff1d(np.arange(len(found.ids)), stay))
         kept = vectors.Part(found._whole, stay)
         cls._write(folder, found._index, [kept, content], found._options, filled=1)
-        save_ids(folder, found.ids.after(gone, doc_ids))
+        save_ids(folder, found.ids.after(stay, doc_ids))
 
     @classmethod
     def _write(cls, folder: Path, index: Any, parts: Sequence[Any], options: Any, filled: int = 0) -> None:

@@ -173,7 +173,7 @@ class Renewed:
         forget(index, ids.rows(gone))
         add_all(index, content)
         write_index(index, folder)
-        save_ids(folder, ids.after(gone, doc_ids))
+        save_ids(folder, ids.after(ids.others(gone), doc_ids))
 
 
 def living(ids: DocIds, first: int = 0, end: int | None = None) -> Any:

@@ -53,7 +53,7 @@ class Kind:
         ids = open_ids(source)
         stay = ids.others(gone)
         Lexical.renew(source, stay, content).save(folder)
-        save_ids(folder, ids.after(gone, doc_ids))
+        save_ids(folder, ids.after(stay, doc_ids))
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003

@@ -80,7 +80,7 @@ class Kind:
         ids = open_ids(source)
         anserini.keep(folder, source, gone)
         cls._write(folder, doc_ids, content, _options(source))
-        save_ids(folder, ids.after(gone, doc_ids))
+        save_ids(folder, ids.after(ids.others(gone), doc_ids))
 
     @staticmethod
     def _write(folder: Path, doc_ids: Sequence[str], content: Sequence[str], options: LuceneOptions) -> None:

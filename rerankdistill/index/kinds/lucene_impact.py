@@ -81,7 +81,7 @@ class Kind:
             representations.check_terms(content, terms)
         anserini.keep(folder, source, gone)
         cls._write(folder, doc_ids, content, options, terms)
-        save_ids(folder, ids.after(gone, doc_ids))
+        save_ids(folder, ids.after(ids.others(gone), doc_ids))
 
     @staticmethod
     def _write(folder: Path, doc_ids: Sequence[str], content: Any, options: LuceneImpactOptions, terms: int) -> None:

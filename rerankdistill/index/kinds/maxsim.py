@@ -84,7 +84,7 @@ class Kind:
         kept = (found._read(stay[at : at + DOCS]) for at in range(0, len(stay), DOCS))
         parts = chain(kept, [content] if len(doc_ids) else [])
         _write(folder, parts, lengths.astype(np.int64), MaxsimOptions.model_validate({"dtype": dtype}))
-        save_ids(folder, found.ids.after(gone, doc_ids))
+        save_ids(folder, found.ids.after(stay, doc_ids))
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003

@@ -103,7 +103,7 @@ class Kind:
         kept = (found._codes[stay[at : at + DOCS]].vectors for at in range(0, len(stay), DOCS))
         parts = chain(kept, _encoded(found._codec, content) if more else [])
         _write(folder, found._codec, parts, lengths.astype(np.int64), found._options)
-        save_ids(folder, found.ids.after(gone, doc_ids))
+        save_ids(folder, found.ids.after(stay, doc_ids))
 
     @classmethod
     def open(cls, folder: Path, device: str = "auto") -> Kind:  # noqa: ARG003

@@ -73,7 +73,7 @@ class Kind:
         if len(doc_ids):
             found._check(content)
             postings = hstack([postings, representations.top_terms(content, options.doc_terms).T]).tocsr()
-        cls._write(folder, found.ids.after(gone, doc_ids), postings, options)
+        cls._write(folder, found.ids.after(stay, doc_ids), postings, options)
 
     @staticmethod
     def _write(folder: Path, doc_ids: Sequence[str], postings: Any, options: SparseOptions) -> None:

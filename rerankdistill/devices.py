@@ -69,6 +69,24 @@ def take_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
+@lru_cache
+def leader() -> ThreadPoolExecutor:
+    """The one thread of a server that calls torch with several cores. Those that wait for each other's part of a matrix
+    are quickest if they do not fall asleep, and GNU's OpenMP has them stay awake only while no more threads than cores
+    were ever started: a second caller would bring its own."""
+    return ThreadPoolExecutor(1, "all-cores")
+
+
+def apart(work: Callable[[], Result]) -> Result:
+    """``work`` in a thread of its own with one core, so that torch starts no others for it."""
+    before = threads()
+    try:
+        with ThreadPoolExecutor(1, "apart", initializer=take_threads, initargs=(1,)) as pool:
+            return pool.submit(work).result()
+    finally:
+        take_threads(before)  # some libraries count threads for all of them together
+
+
 def side_by_side(
     compute: Callable[[Part], Result], parts: Sequence[Part], workers: int
 ) -> Generator[Result, None, None]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rerankdistill import devices
 from rerankdistill.encoding import Tokens
 from rerankdistill.types import FloatArray
 
@@ -152,7 +153,8 @@ class Batcher:
         tokens = merge([(job.tokens, row) for job, row in parts])
         self._free -= cores
         network, began = parts[0][0].network, time.perf_counter()
-        asyncio.get_running_loop().run_in_executor(self._pool, network, tokens, cores).add_done_callback(
+        pool = devices.leader() if cores > 1 else self._pool
+        asyncio.get_running_loop().run_in_executor(pool, network, tokens, cores).add_done_callback(
             lambda done: self._finish(parts, tokens, cores, time.perf_counter() - began, done)
         )
 

@@ -82,12 +82,18 @@ def can_open(root: Path) -> bool:
 
 
 def open_library(
-    root: Path, collection: str = "", device: str = "auto", served: Models | None = None, before: Library | None = None
+    root: Path,
+    collection: str = "",
+    device: str = "auto",
+    served: Models | None = None,
+    before: Library | None = None,
+    cores: int = 0,
 ) -> Library:
     """Open what a work folder can be searched by.
 
     Args:
         served, before: students that are open already, and are taken where one of the folder is the same.
+        cores: that a text alone may take; 0: as many as torch does in this thread.
 
     Raises:
         MissingArtifact: nothing says which collection it is about, or there is no fresh index.
@@ -99,10 +105,10 @@ def open_library(
     fresh = {folder: made for folder, made in indexes.items() if made.inputs.get("docs") == docs}
     if stale := [folder.name for folder in indexes if folder not in fresh]:
         library.notes.append(f"not of these documents, and left out: {', '.join(stale)}")
-    known = _opened(served or Models(), before)
+    opener = Opener(_opened(served or Models(), before), device, cores)
     for folder in sorted(path for path in (root / "students").glob("*") if not path.name.startswith(".")):
         try:
-            _add_student(library, folder, fresh, known, device)
+            _add_student(library, folder, fresh, opener)
         except RerankDistillError as error:
             library.notes.append(f"{folder.name}: {error.what}")
     for folder, made in fresh.items():
@@ -157,29 +163,35 @@ def _opened(served: Models, before: Library | None) -> Opened:
     return {(each.name, each.fingerprint): each for each in found if each is not None}
 
 
-def _embedder(folder: Path, known: Opened, device: str) -> Embedder:
-    own = known.get((folder.name, model_fingerprint(str(folder))))
-    return own if isinstance(own, Embedder) else open_embedder(look(folder), devices.choose(device))
+@dataclass(frozen=True)
+class Opener:
+    """Opens students, but for those that are open already."""
+
+    known: Opened
+    device: str
+    cores: int
+
+    def embedder(self, folder: Path) -> Embedder:
+        own = self._known(folder)
+        how = devices.choose(self.device), self.cores
+        return own if isinstance(own, Embedder) else open_embedder(look(folder), *how)
+
+    def reranker(self, folder: Path) -> Reranker:
+        own = self._known(folder)
+        how = devices.choose(self.device), self.cores
+        return own if isinstance(own, Reranker) else open_reranker(look(folder), *how)
+
+    def _known(self, folder: Path) -> Embedder | Reranker | None:
+        return self.known.get((folder.name, model_fingerprint(str(folder))))
 
 
-def _reranker(folder: Path, known: Opened, device: str) -> Reranker:
-    own = known.get((folder.name, model_fingerprint(str(folder))))
-    return own if isinstance(own, Reranker) else open_reranker(look(folder), devices.choose(device))
-
-
-def _add_student(
-    library: Library,
-    folder: Path,
-    fresh: dict[Path, artifacts.Manifest],
-    known: Opened,
-    device: str,
-) -> None:
+def _add_student(library: Library, folder: Path, fresh: dict[Path, artifacts.Manifest], opener: Opener) -> None:
     if not (folder / artifacts.MANIFEST).is_file() or any(word in folder.name for word in LEFT_OUT):
         return
     manifest, found, name = artifacts.read(folder, "student"), look_inside(folder), called(folder.name)
     if found.kind == "cross_encoder":
         if not folder.name.endswith(BEFORE):
-            library.rerankers[name] = _reranker(folder, known, device)
+            library.rerankers[name] = opener.reranker(folder)
         return
     mark = fingerprint("trained", manifest.fingerprint)
     fillers = (mark, manifest.inputs.get(artifacts.READER, mark))
@@ -187,12 +199,12 @@ def _add_student(
     if not filled:
         library.notes.append(f"{name} has no index here; 'rerankdistill eval' builds it")
         return
-    index = _open(filled[0], device)
+    index = _open(filled[0], opener.device)
     if found.kind in ("bi_encoder", "query_tower"):
-        library.rankers[name] = Ranker(name, index, _embedder(folder, known, device), mark=mark)
+        library.rankers[name] = Ranker(name, index, opener.embedder(folder), mark=mark)
         return
     kind = open_kind("students", found.kind)
-    student = kind.open(folder, kind.Options(**found.options), device).encoder()
+    student = kind.open(folder, kind.Options(**found.options), opener.device).encoder()
     lock = Lock()
 
     def encode(texts: Sequence[str]) -> Any:

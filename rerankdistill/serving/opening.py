@@ -36,9 +36,11 @@ def load_models(settings: Settings) -> Models:
     """
     embedder, reranker = find(settings.place.expanduser(), settings.student)
     device, cores = devices.choose(settings.device, settings.dtype), settings.cores
-    return Models(
-        open_embedder(embedder, device, cores) if embedder else None,
-        open_reranker(reranker, device, cores) if reranker else None,
+    return devices.apart(
+        lambda: Models(
+            open_embedder(embedder, device, cores) if embedder else None,
+            open_reranker(reranker, device, cores) if reranker else None,
+        )
     )
 
 
@@ -78,9 +80,9 @@ def attempt(models: Models) -> None:
     found = []
     if models.embedder:
         for role in models.embedder.networks:
-            found.append(models.embedder.networks[role](models.embedder.tokens(["a text", "another one"], role)))
+            found.append(models.embedder.networks[role](models.embedder.tokens(["a text", "another one"], role), 1))
     if models.reranker:
-        found.append(models.reranker.network(models.reranker.tokens("a query", ["a text", "another one"])))
+        found.append(models.reranker.network(models.reranker.tokens("a query", ["a text", "another one"]), 1))
     if not all(np.isfinite(each).all() for each in found):
         raise DataError("what the student says is not a number", fix="train or publish it again")
 

@@ -37,6 +37,12 @@ SWITCH = 0.0005
 the default of 5 ms would have a core stand idle for as long."""
 
 
+SPIN = "5000"
+"""How often a thread of OpenMP looks for work before it sleeps: for some tenth of a millisecond. So few fall asleep
+between two matrices of a text alone, where to wake one takes as long as the next matrix; more would cost others the
+core."""
+
+
 def assemble(settings: Settings) -> FastAPI:
     """The whole application of a worker: engine and routes, those of search where the folder has indexes."""
     sys.setswitchinterval(SWITCH)
@@ -51,6 +57,7 @@ def worker() -> FastAPI:
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; what is being answered then gets ``drain_seconds``."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # is read when torch is imported
     if settings.workers > 1:
         with tempfile.TemporaryDirectory(prefix="rerankdistill-metrics-") as shared:
             os.environ |= {TOLD: settings.model_dump_json(), SHARED: shared}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fastapi import APIRouter
 
+from rerankdistill import devices
 from rerankdistill.artifacts import MANIFEST
 from rerankdistill.collections.work import WORK
 from rerankdistill.errors import RerankDistillError, StaleArtifact
@@ -78,9 +79,9 @@ class Searched:
         return {"documents": str(len(opened.metadata.doc_ids)), "engines": ", ".join(opened.names())}
 
     def _library(self, before: Library | None = None) -> Library:
-        return open_library(
-            self._root, self._settings.collection, self._settings.device, self._engine.models, before=before
-        )
+        settings, served = self._settings, self._engine.models
+        where = self._root, settings.collection, settings.device
+        return devices.apart(lambda: open_library(*where, served, before, settings.cores))
 
     def _votes(self) -> Votes:
         return Votes(self._root, self.searcher.library.work.source)

@@ -9,6 +9,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,11 +23,14 @@ from rerankdistill.students.exported import CPU, Session, exports, open_session
 from rerankdistill.types import FloatArray
 
 LOG = logging.getLogger("rerankdistill.serving")
+Name = TypeVar("Name")
 COURSE = tuple("the quick search for what people ask and never find again " * count for count in (1, 1, 2, 3, 5, 8, 12))
 """Texts of the lengths that documents have."""
-ROUNDS = 3
+ROUNDS = 5
 BUDGET = 4096
 """Padded tokens of one call."""
+LONG = 64
+"""Tokens from which on a text alone is computed as a long one."""
 SLACK = 1.15
 """Texts up to so many times longer than the shortest of a batch are padded to each other."""
 
@@ -47,14 +52,26 @@ class SessionNetwork:
         return np.stack(rows).astype(np.float32)
 
 
-class Both:
-    """One network for a text alone, another for many together, both of the same precision."""
+class Way(NamedTuple):
+    """A network, and how many threads it gets."""
 
-    def __init__(self, alone: Network, many: Network) -> None:
-        self._alone, self._many = alone, many
+    network: Network
+    threads: int
 
     def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
-        return (self._alone if len(tokens.lengths) == 1 else self._many)(tokens, threads)
+        return self.network(tokens, min(threads, self.threads) or self.threads)
+
+
+class Sized:
+    """A network for a short text alone, one for a long one, and one for many together, of the same precision."""
+
+    def __init__(self, short: Network, long: Network, many: Network) -> None:
+        self._short, self._long, self.many = short, long, many
+
+    def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
+        if len(tokens.lengths) > 1:
+            return self.many(tokens, threads)
+        return (self._short if tokens.lengths[0] < LONG else self._long)(tokens, threads)
 
 
 def alike(lengths: Sequence[int]) -> list[list[int]]:
@@ -73,24 +90,31 @@ def fastest(
 ) -> tuple[str, Network]:
     """The fastest of torch and a student's accepted forms, and what it is called; on a GPU torch.
 
-    Texts are computed by one thread, as under load; a text alone by all, and by another form if that is faster and of
-    the same precision. A form that cannot be opened is told in the log and takes no part.
+    Texts are computed by one thread, as under load. A text alone is by all or by one, since to wake a core takes
+    time as well, and by another form if that is faster and of the same precision. A form that cannot be opened is told
+    in the log and takes no part.
     """
     own = called(device)
-    runners = {own: torch} | (_forms(student, threads) if device.name == "cpu" else {})
-    if len(runners) == 1:
+    if device.name != "cpu":
         return own, torch
-    threads = threads or devices.threads()
-    many = race(runners, course, 1)
-    first = min(many, key=many.__getitem__)
-    equals = {name: run for name, run in runners.items() if _bits(name) == _bits(first)}
-    alone = race(equals, one_of(course), threads)
-    quick = min(alone, key=alone.__getitem__)
+    runners, threads = {own: torch} | _forms(student, threads), threads or devices.threads()
+    many = race({(name, 1): Way(run, 1) for name, run in runners.items()}, course)
+    first, _ = min(many, key=many.__getitem__)
+    ways = {
+        (name, count): Way(run, count)
+        for name, run in runners.items()
+        if _bits(name) == _bits(first)
+        for count in sorted({1, threads})
+    }
+    sizes = course.lengths
+    texts = [only(course, row) for row in (sizes.index(min(sizes)), sizes.index(max(sizes)))]
+    short, long = (devices.leader().submit(race, ways, text).result() for text in texts)
+    quick = [min(times, key=times.__getitem__) for times in (short, long)]
     devices.take_threads(threads)
-    LOG.info("forms", extra={"about": {"many": _rounded(many), "alone": _rounded(alone)}})
-    if quick == first:
-        return first, runners[first]
-    return f"{first}, one text by {quick}", Both(runners[quick], runners[first])
+    LOG.info("forms", extra={"about": {"many": _told(many), "short": _told(short), "long": _told(long)}})
+    others = dict.fromkeys(name for name, _ in quick if name != first)
+    label = f"{first}, one text by {' or '.join(others)}" if others else first
+    return label, Sized(ways[quick[0]], ways[quick[1]], runners[first])
 
 
 def _forms(student: Path, threads: int) -> dict[str, Network]:
@@ -109,21 +133,22 @@ def _bits(name: str) -> str:
     return "float32" if name in ("onnx", "openvino") or name.startswith("torch float32") else name
 
 
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(spent, 4) for name, spent in seconds.items()}
+def _told(seconds: Mapping[tuple[str, int], float]) -> dict[str, float]:
+    return {f"{name} x {count}": round(spent, 4) for (name, count), spent in seconds.items()}
 
 
-def one_of(tokens: Tokens) -> Tokens:
-    """The first text alone."""
-    return Tokens({name: column[:1] for name, column in tokens.columns.items()}, tokens.pads)
+def only(tokens: Tokens, row: int = 0) -> Tokens:
+    """One of the texts alone."""
+    return Tokens({name: column[row : row + 1] for name, column in tokens.columns.items()}, tokens.pads)
 
 
-def race(runners: Mapping[str, Network], course: Tokens, threads: int) -> dict[str, float]:
-    """The seconds that each takes for the same texts, the best of several rounds in which they take turns."""
-    best = dict.fromkeys(runners, float("inf"))
-    for _ in range(ROUNDS + 1):  # the first one warms up, and is seldom the best
+def race(runners: Mapping[Name, Network], course: Tokens) -> dict[Name, float]:
+    """The seconds that each takes for the same texts: the median of several rounds in which they take turns, so that
+    one which is fast only while the other cores happen to be idle does not win by luck."""
+    took: dict[Name, list[float]] = {name: [] for name in runners}
+    for _ in range(ROUNDS + 1):
         for name, run in runners.items():
             began = time.perf_counter()
-            run(course, threads)
-            best[name] = min(best[name], time.perf_counter() - began)
-    return best
+            run(course)
+            took[name].append(time.perf_counter() - began)
+    return {name: median(each[1:]) for name, each in took.items()}  # the first one warmed up

@@ -54,7 +54,7 @@ def scores_of(model: Any, device: devices.Device, tokens: Tokens) -> Network:
 
 def _faster(mine: Network, exact: Network, tokens: Tokens, theirs: Network) -> Network:
     """``mine`` where it says what the library says in float32, else the library's own."""
-    return mine if unpadded.agrees(mine(tokens), exact(tokens)) else theirs
+    return mine if unpadded.agrees(mine(tokens, 1), exact(tokens, 1)) else theirs
 
 
 def _pooled(tower: Any, unit: bool) -> unpadded.Head | None:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1024
 """Tokens that go through the layers together: more do not make a core faster."""
-LONG = 64
-"""Tokens from which on several cores are faster than one, which need not wake another for every product."""
 EQUAL = 0.9999
 """The cosine with the library's own output below which this is not used."""
 
@@ -89,7 +87,7 @@ class Unpadded:
         import torch
 
         lengths = tokens.lengths
-        devices.take_threads(min(threads, 1) if sum(lengths) < LONG else threads)
+        devices.take_threads(threads)
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         found = []
         with torch.inference_mode():

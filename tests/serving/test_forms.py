@@ -21,7 +21,7 @@ from rerankdistill.encoding import Tokens
 from rerankdistill.pipeline import export as pipeline
 from rerankdistill.pipeline.export import Limits, Tried
 from rerankdistill.serving.opening import look, open_embedder
-from rerankdistill.serving.session_network import SessionNetwork, alike, fastest, one_of
+from rerankdistill.serving.session_network import SessionNetwork, alike, fastest, only
 from rerankdistill.students.exported import exports, open_session, place
 
 CPU = devices.Device("cpu", "float32")
@@ -108,7 +108,47 @@ def test_the_faster_one_serves_and_says_the_same(exported):
     name, network = fastest(student, CPU, lambda given, _=0: slow(given, many=False), tokens)
     assert name == "torch float32 on cpu, one text by onnx"
     assert not network(tokens).any()
-    np.testing.assert_allclose(network(one_of(tokens)), slow(one_of(tokens)), atol=1e-5)
+    np.testing.assert_allclose(network(only(tokens)), slow(only(tokens)), atol=1e-5)
+
+
+def test_a_text_alone_gets_as_many_threads_as_were_seen_to_be_quicker_by_its_length(exported):
+    given, course = [], texts_of(4, 100)
+
+    def torch(tokens: Tokens, threads: int = 0) -> np.ndarray:
+        given.append((len(tokens.lengths), threads))
+        slow = threads == (2 if max(tokens.lengths) < 64 else 1)
+        time.sleep(0.01 if slow else 0)
+        return np.zeros((len(tokens.lengths), 2))
+
+    _, network = fastest(exported[0] / "none", CPU, torch, course, 2)
+    assert {threads for texts, threads in given if texts == 2} == {1}
+    given.clear()
+    for tokens, threads in ((texts_of(4), 2), (texts_of(100), 2), (texts_of(100), 1), (texts_of(100, 4), 2)):
+        network(tokens, threads)
+    assert given == [(1, 1), (1, 2), (1, 1), (2, 2)]
+
+
+def test_one_thread_alone_calls_torch_with_several_and_opening_starts_no_other(exported):
+    import threading
+
+    from rerankdistill.serving.engine import Engine
+    from rerankdistill.serving.settings import Settings
+
+    callers = set()
+
+    def seen(tokens: Tokens, threads: int = 0) -> np.ndarray:
+        callers.add((threading.current_thread().name, threads))
+        return np.zeros((len(tokens.lengths), 2))
+
+    engine = Engine.load(Settings(place=exported[0], threads=2, device="cpu"))
+    engine.close()
+    fastest(exported[0] / "none", CPU, seen, texts_of(4, 100), 2)
+    assert {name for name, threads in callers if threads > 1} == {"all-cores_0"}
+    assert devices.apart(devices.threads) == 1
+
+
+def texts_of(*lengths: int) -> Tokens:
+    return Tokens({"input_ids": [[1] * length for length in lengths]}, {"input_ids": 0})
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -117,7 +157,7 @@ def test_a_form_says_the_same_of_texts_of_any_lengths_whoever_computes(session, 
     embedder = open_embedder(look(student), CPU)
     network = SessionNetwork(open_session(student, form, 2), open_session(student, form, 1))
     tokens = embedder.tokens(["rain " * count for count in (3, 40, 1, 17, 38, 3, 5)], "doc")
-    wanted = [embedder.networks["doc"](one_of(part), 1)[0] for part in apart(tokens)]
+    wanted = [embedder.networks["doc"](only(part), 1)[0] for part in apart(tokens)]
     np.testing.assert_allclose(network(tokens, threads), wanted, atol=1e-5)
 
 

@@ -97,7 +97,8 @@ def fastest(
     own = called(device)
     if device.name != "cpu":
         return own, torch
-    runners, threads = {own: torch} | _forms(student, threads), threads or devices.threads()
+    before = devices.threads()
+    runners, threads = {own: torch} | _forms(student, threads), threads or before
     many = race({(name, 1): Way(run, 1) for name, run in runners.items()}, course)
     first, _ = min(many, key=many.__getitem__)
     ways = {
@@ -108,9 +109,9 @@ def fastest(
     }
     sizes = course.lengths
     texts = [only(course, row) for row in (sizes.index(min(sizes)), sizes.index(max(sizes)))]
-    short, long = (devices.leader().submit(race, ways, text).result() for text in texts)
+    short, long = (race({each: led(way) for each, way in ways.items()}, text) for text in texts)
     quick = [min(times, key=times.__getitem__) for times in (short, long)]
-    devices.take_threads(threads)
+    devices.take_threads(before)
     LOG.info("forms", extra={"about": {"many": _told(many), "short": _told(short), "long": _told(long)}})
     others = dict.fromkeys(name for name, _ in quick if name != first)
     label = f"{first}, one text by {' or '.join(others)}" if others else first
@@ -140,6 +141,11 @@ def _told(seconds: Mapping[tuple[str, int], float]) -> dict[str, float]:
 def only(tokens: Tokens, row: int = 0) -> Tokens:
     """One of the texts alone."""
     return Tokens({name: column[row : row + 1] for name, column in tokens.columns.items()}, tokens.pads)
+
+
+def led(run: Network) -> Network:
+    """The same, called where several cores compute together; texts that are asked for meanwhile take turns with it."""
+    return lambda tokens, threads=0: devices.leader().submit(run, tokens, threads).result()
 
 
 def race(runners: Mapping[Name, Network], course: Tokens) -> dict[Name, float]:

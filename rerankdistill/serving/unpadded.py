@@ -86,8 +86,8 @@ class Unpadded:
     def __call__(self, tokens: Tokens, threads: int = 0) -> FloatArray:
         import torch
 
-        lengths = tokens.lengths
         devices.take_threads(threads)
+        lengths = tokens.lengths
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         found = []
         with torch.inference_mode():

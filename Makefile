@@ -19,7 +19,7 @@ TEST_ENV = HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive TOKENIZERS_PARALLELISM=false
 PYTEST = $(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 .PHONY: help install install-lucene install-smollm2 install-clients quickstart recipes lint test test-long bench \
-  bench-serve bench-indexes bench-tokens wheel clean
+  bench-serve bench-indexes wheel clean
 
 help:
 	@echo "make install         a virtual environment in $(VENV) with the versions of constraints.txt"
@@ -31,8 +31,7 @@ help:
 	@echo "make test            lint, types and every quick test; says what was left out and why"
 	@echo "make test-long       the tests that take minutes"
 	@echo "make bench           the benchmarks in scripts/"
-	@echo "make bench-indexes   every kind of index on 100,000 passages of RERANKDISTILL_DATA"
-	@echo "make bench-tokens    indexes of late interaction (ColBERT) on the same passages"
+	@echo "make bench-indexes   every kind of index on 100,000 passages of RERANKDISTILL_DATA (an hour and a half)"
 	@echo "make bench-serve     the server against others; INFINITY=PYTHON has infinity-emb"
 	@echo "make wheel           the package, in dist/"
 	@echo "make clean           remove caches and builds; keeps $(VENV) and work/"
@@ -92,8 +91,7 @@ bench: install install-smollm2
 
 bench-indexes: install install-lucene
 	$(TEST_ENV) $(BIN)/python scripts/bench_indexes.py $(BENCH_FLAGS)
-
-bench-tokens: install
+	$(TEST_ENV) $(BIN)/python scripts/bench_sparse.py $(BENCH_FLAGS)
 	$(TEST_ENV) $(BIN)/python scripts/bench_tokens.py $(BENCH_FLAGS)
 
 bench-serve: install

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
@@ -77,14 +77,22 @@ def leader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "all-cores")
 
 
+@contextmanager
+def one_core_each(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch has one core each. What has not begun at the end is left undone."""
+    before = threads()
+    pool = ThreadPoolExecutor(workers, name, initializer=take_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        take_threads(before)  # some libraries count threads for all of them together
+
+
 def apart(work: Callable[[], Result]) -> Result:
     """``work`` in a thread of its own with one core, so that torch starts no others for it."""
-    before = threads()
-    try:
-        with ThreadPoolExecutor(1, "apart", initializer=take_threads, initargs=(1,)) as pool:
-            return pool.submit(work).result()
-    finally:
-        take_threads(before)  # some libraries count threads for all of them together
+    with one_core_each(1, "apart") as pool:
+        return pool.submit(work).result()
 
 
 def side_by_side(
@@ -95,13 +103,8 @@ def side_by_side(
     if workers == 1 or len(parts) == 1:
         yield from map(compute, parts)
         return
-    before = threads()
-    pool = ThreadPoolExecutor(min(workers, len(parts)), "core", initializer=take_threads, initargs=(1,))
-    try:
+    with one_core_each(min(workers, len(parts)), "core") as pool:
         yield from pool.map(compute, parts)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        take_threads(before)  # some libraries count threads for all of them together
 
 
 @lru_cache

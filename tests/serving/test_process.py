@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ import httpx
 import psutil
 import pytest
 from live import Process, http, wait_for
+
+from rerankdistill.serving.run import SPIN
 
 KEY = "a-key-of-the-tests"
 
@@ -87,6 +90,20 @@ def start(monkeypatch, *arguments):
     with pytest.raises(SystemExit) as end:
         main()
     return end.value.code
+
+
+@pytest.mark.parametrize("mine", ["", "7"])
+def test_threads_know_how_long_to_look_for_work_before_torch_is_there(mine):
+    """OpenMP reads it once, when torch is imported; a user's own choice stays."""
+    program = """if True:
+        import os, sys
+        from rerankdistill.serving import run
+        run.assemble = lambda settings: sys.exit(f"{os.environ['GOMP_SPINCOUNT']} {'torch' in sys.modules}")
+        run.serve(run.Settings(place="."))"""
+    env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    env |= {"GOMP_SPINCOUNT": mine} if mine else {}
+    ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert ran.stderr.split() == [mine or SPIN, "False"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,114 @@
+"""Indexes of a sparse student (SPLADE) on real passages: bytes, speed, and what Lucene finds of the first ten by exact
+search.
+
+    python scripts/bench_sparse.py [FOLDER…] [--rows 100000] [--queries 300] [--minutes 10] [--out FILE.md]
+
+FOLDERs are collections, as for bench_indexes.py. Without ``--student``, which names a trained student of kind
+``sparse``, one is trained first: that of scripts/recipes/splade.toml in its small form. Its vectors are kept in the
+cache; where ``--minutes`` are too short for ``--rows`` passages, some are there once more with noise on their weights,
+and a tenth of their words exchanged for others. Queries are asked one at a time, and times are the processor's, as in
+bench_indexes.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from index_table import BLOCK, Table, arguments, chosen, corpus, data, measured, trained
+
+from rerankdistill import representations
+from rerankdistill.errors import MissingDependency
+from rerankdistill.index.build import read_card
+from rerankdistill.kinds import open_kind
+from rerankdistill.students.folder import look
+
+ARMS: list[tuple[str, dict[str, Any]]] = [
+    ("sparse", {}),
+    ("sparse", {"doc_terms": 64}),
+    ("lucene-impact", {}),
+    ("lucene-impact", {"doc_terms": 64}),
+]
+"""Cards, and what is changed of their options."""
+SPREAD, OTHERS = 0.2, 0.1
+"""Of noise: the standard deviation of a weight's factor, and the share of words that become others."""
+
+
+def encoded(student: Path, texts: Sequence[str], questions: Sequence[str], cache: Path, minutes: float) -> Any:
+    """Sparse vectors of as many documents as the minutes reach, and of the queries."""
+    found, encoder = look(student), None
+    kind = open_kind("students", found.kind)
+    began, parts = time.perf_counter(), []
+
+    def model() -> Any:
+        nonlocal encoder
+        encoder = encoder or kind.open(student, kind.Options.model_validate(found.options)).encoder()
+        return encoder
+
+    for start in range(0, len(texts), BLOCK):
+        place = cache / f"vectors-{start:07}"
+        if not place.is_dir():
+            if time.perf_counter() - began > 60 * minutes:
+                break
+            content = model().encode(texts[start : start + BLOCK], "doc")
+            place.with_suffix(".new").mkdir(parents=True, exist_ok=True)
+            representations.save(place.with_suffix(".new"), content)
+            place.with_suffix(".new").rename(place)
+        parts.append(representations.load(place))
+    return representations.joined(parts), model().encode(questions, "query")
+
+
+def repeated(docs: Any, rows: int) -> Any:
+    """As many rows: the first documents again, with noise on their weights and some words exchanged."""
+    real, chance = docs.shape[0], np.random.default_rng(0)
+    parts = [docs]
+    for start in range(0, rows - real, real):
+        part = docs[: min(real, rows - real - start)].tocoo()
+        terms = np.array(part.coords[1])
+        others = chance.random(len(terms)) < OTHERS
+        terms[others] = chance.choice(docs.indices, int(others.sum()))  # as often as words are
+        weights = part.data * np.exp(SPREAD * chance.normal(size=len(terms))).astype(np.float32)
+        parts.append(type(docs)((weights, (part.coords[0], terms)), shape=part.shape))  # a word met twice is added up
+    return representations.joined(parts)
+
+
+def main() -> None:
+    parser = arguments(__doc__, 300, "work/bench-sparse")
+    parser.add_argument("--student", type=Path)
+    parser.add_argument("--minutes", type=float, default=10.0, help="to encode at most")
+    asked = parser.parse_args()
+    asked.folders = asked.folders or data()
+    if not asked.folders:
+        print("left out: RERANKDISTILL_DATA names no folder of collections")
+        return
+    texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
+    questions = chosen(list(corpus(asked.folders, "queries.jsonl.gz")), asked.queries)
+    student = asked.student or trained(asked.cache, "splade", [])
+    docs, queries = encoded(student, texts, questions, asked.cache, asked.minutes)
+    real, docs = docs.shape[0], repeated(docs, asked.rows)
+    table = Table(
+        f"{real:,} passages and {docs.shape[0] - real:,} of them again with noise, of {docs.nnz / docs.shape[0]:.0f} "
+        f"terms; {queries.shape[0]} queries of {queries.nnz / queries.shape[0]:.0f}. Load {os.getloadavg()[0]:.1f}."
+    )
+    with tempfile.TemporaryDirectory(prefix="indexes-", dir=asked.cache) as home:
+        for number, (name, changed) in enumerate(ARMS):
+            folder, card = Path(home) / str(number), read_card(name)
+            card = card.model_copy(update={"options": {**card.options, **changed}})
+            label = " ".join([name, *(f"{key}={value}" for key, value in changed.items())])
+            try:
+                table.add(label, *measured(folder, card, docs, queries), card="" if changed else name)
+            except MissingDependency as error:
+                print(f"{label}: left out: {error.what}", flush=True)
+                continue
+            shutil.rmtree(folder)
+    table.end(asked.out)
+
+
+if __name__ == "__main__":
+    main()

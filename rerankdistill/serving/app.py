@@ -13,6 +13,7 @@ from rerankdistill import __version__
 from rerankdistill.serving.api import cohere, openai, operating, tei
 from rerankdistill.serving.engine import Engine
 from rerankdistill.serving.gate import Gate
+from rerankdistill.serving.heap import settle
 from rerankdistill.serving.measures import Measures
 from rerankdistill.serving.opening import Students
 from rerankdistill.serving.problems import add_handlers
@@ -43,6 +44,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, float]]:
+        settle()
         watching = asyncio.create_task(watcher.watch())
         try:
             yield {SECONDS: settings.header_seconds}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rerankdistill.serving.heap import settle
 from rerankdistill.serving.measures import Measures
 
 LOG = logging.getLogger("rerankdistill.serving")
@@ -100,6 +101,7 @@ class Watcher:
         if opened is None:
             return False
         about = watched.take(opened)
+        settle()
         count(watched.what, "taken").inc()
         LOG.info(f"{watched.what} taken", extra={"about": about})
         return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 
 import pytest
 from live import serving, wait_for
+from safetensors.numpy import load_file, save_file
 from test_swap import publish
 
 from rerankdistill.serving.heap import settle
@@ -39,8 +41,11 @@ def test_what_was_let_go_is_collected_the_next_time():
 
 def test_a_server_settles_when_it_starts_and_when_it_takes_another_student(tiny_bert, tmp_path):
     publish(tiny_bert, tmp_path / "served")
+    other = shutil.copytree(tiny_bert, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: 2 * each for name, each in weights.items()}, other / "model.safetensors")
     with serving(tmp_path / "served", poll=0.1):
         assert gc.get_freeze_count() > 10_000
         gc.unfreeze()
-        publish(tiny_bert, tmp_path / "served")
+        publish(other, tmp_path / "served")
         wait_for(gc.get_freeze_count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,8 +81,8 @@ class Searched:
 
     def _library(self, before: Library | None = None) -> Library:
         settings, served = self._settings, self._engine.models
-        where = self._root, settings.collection, settings.device
-        return devices.apart(lambda: open_library(*where, served, before, settings.cores))
+        there = partial(open_library, self._root, settings.collection, settings.device)
+        return devices.apart(partial(there, served=served, before=before, cores=settings.cores))
 
     def _votes(self) -> Votes:
         return Votes(self._root, self.searcher.library.work.source)

@@ -4,13 +4,14 @@
 
 FOLDERs are collections (corpus.jsonl.gz, queries.jsonl.gz). Their passages and queries are encoded by the first layers
 of the packaged MiniLM, cut to a few tokens, as far as ``--minutes`` reach; with ``--layers 0`` by the mean of its word
-vectors, which costs next to nothing. Where that gives fewer than ``--rows``, passages are repeated with noise (cosine
-with the original about .9), and the table says how many. Vectors are kept in the cache. A card that finds less of
-flat's first ten than its ``[expect]`` promises is named, and the exit code is 1. Queries are asked one at a
-time, on as many threads as OMP_NUM_THREADS says. Times are the processor's, which other work on the machine hardly
-changes; with one thread they are what the clock says on an idle machine. Then the ``--paced`` card is asked 20 queries
-a second for a while, whether it has finished the one before or not, each encoded first by all six layers of MiniLM, as
-the server computes them, and that is timed by the clock.
+vectors, which costs next to nothing. Only queries of collections that they reach are asked. Where that gives fewer than
+``--rows``, passages are repeated with noise (cosine with the original about .9), and the table says how many. Vectors
+are kept in the cache. A card that finds less of flat's first ten than its ``[expect]`` promises is named, and the exit
+code is 1; unless most rows are copies, among which codes of few bytes find less. Queries are asked one at a time, on as
+many threads as OMP_NUM_THREADS says. Times are the processor's, which other work on the machine hardly changes; with
+one thread they are what the clock says on an idle machine. Then the ``--paced`` card is asked 20 queries a second for a
+while, whether it has finished the one before or not, each encoded first by all six layers of MiniLM, as the server
+computes them, and that is timed by the clock.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Passages:
     questions: list[str]
     queries: FloatArray
     about: str
+    real: int
+    """How many rows are no copies with noise."""
 
 
 def encoded(asked: argparse.Namespace) -> Passages:
@@ -73,7 +76,18 @@ def encoded(asked: argparse.Namespace) -> Passages:
     file = place / "queries.npy"
     if not file.is_file():
         np.save(file, (encoder or opened(asked)).encode(questions, "query"))
-    return repeated(asked, texts, np.concatenate(parts), questions, np.load(file))
+    vectors = np.concatenate(parts)
+    asks = answered(asked.folders, len(vectors))
+    return repeated(asked, texts, vectors, questions[:asks], np.load(file)[:asks])
+
+
+def answered(folders: Sequence[Path], rows: int) -> int:
+    """How many of the queries are of the collections whose passages the rows reach. What no passage is about has
+    neighbours far away, of which every card misses more."""
+    reach = 1
+    while reach < len(folders) and len(list(corpus(folders[:reach], "corpus.jsonl.gz"))) < rows:
+        reach += 1
+    return len(list(corpus(folders[:reach], "queries.jsonl.gz")))
 
 
 class Averaged:
@@ -116,7 +130,7 @@ def repeated(
         f"{real:,} passages and {len(chosen)} queries by {maker}, cut at {asked.tokens} tokens; "
         f"{max(0, asked.rows - real):,} more rows are those with noise. {vectors.shape[1]} dimensions."
     )
-    return Passages([texts[row] for row in rows], found, [questions[n] for n in chosen], queries[chosen], about)
+    return Passages([texts[row] for row in rows], found, [questions[n] for n in chosen], queries[chosen], about, real)
 
 
 def paced(name: str, folder: Path, passages: Passages, seconds: int) -> str:
@@ -163,8 +177,9 @@ def main() -> None:
             folder, card = Path(home) / name, read_card(name)
             words = open_kind("index", card.kind).accepts == "texts"
             content = (passages.texts, passages.questions) if words else (passages.vectors, passages.queries)
+            promised = name if passages.real >= asked.rows / 2 else ""
             try:
-                table.add(name, *measured(folder, card, *content), card=name, other=words)
+                table.add(name, *measured(folder, card, *content), card=promised, other=words)
             except MissingDependency as error:
                 print(f"{name}: left out: {error.what}", flush=True)
                 continue

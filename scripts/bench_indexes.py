@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import BLOCK, DEPTH, NOISE, Table, arguments, corpus, data, measured
+from index_table import BLOCK, DEPTH, NOISE, Table, arguments, corpus, measured, parsed
 
 from rerankdistill import devices
 from rerankdistill.encoding import TextEncoder, locate, open_encoder
@@ -164,11 +164,7 @@ def main() -> None:
     parser.add_argument("--cards", nargs="+", default=CARDS.split())
     parser.add_argument("--paced", default="hnsw")
     parser.add_argument("--seconds", type=int, default=30, help="of the paced search")
-    asked = parser.parse_args()
-    asked.folders = asked.folders or data()
-    if not asked.folders:
-        print("left out: RERANKDISTILL_DATA names no folder of collections")
-        return
+    asked = parsed(parser)
     passages = encoded(asked)
     threads = f"Threads: {os.environ.get('OMP_NUM_THREADS', 'all')}. Seconds are the processor's"
     table = Table(passages.about, f"{threads}; load of the machine {os.getloadavg()[0]:.1f}.")

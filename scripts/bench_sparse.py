@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import BLOCK, Table, arguments, chosen, corpus, data, measured, trained
+from index_table import BLOCK, Table, arguments, chosen, corpus, encoder_of, measured, parsed, trained, varied
 
 from rerankdistill import representations
 from rerankdistill.errors import MissingDependency
-from rerankdistill.index.build import read_card
-from rerankdistill.kinds import open_kind
-from rerankdistill.students.folder import look
 
 RECIPE = ['options.queries="static"', "options.doc_terms=192"]
 """As SPLADE's students are served: a learned weight for each of a query's own words, and a bound on a document's."""
@@ -44,14 +41,8 @@ SPREAD, OTHERS = 0.2, 0.1
 
 def encoded(student: Path, texts: Sequence[str], questions: Sequence[str], cache: Path, minutes: float) -> Any:
     """Sparse vectors of as many documents as the minutes reach, and of the queries."""
-    found, encoder = look(student), None
-    kind = open_kind("students", found.kind)
+    model = encoder_of(student)
     began, parts = time.perf_counter(), []
-
-    def model() -> Any:
-        nonlocal encoder
-        encoder = encoder or kind.open(student, kind.Options.model_validate(found.options)).encoder()
-        return encoder
 
     for start in range(0, len(texts), BLOCK):
         place = cache / f"vectors-{start:07}"
@@ -84,11 +75,7 @@ def main() -> None:
     parser = arguments(__doc__, 300, "work/bench-sparse")
     parser.add_argument("--student", type=Path)
     parser.add_argument("--minutes", type=float, default=10.0, help="to encode at most")
-    asked = parser.parse_args()
-    asked.folders = asked.folders or data()
-    if not asked.folders:
-        print("left out: RERANKDISTILL_DATA names no folder of collections")
-        return
+    asked = parsed(parser)
     texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
     questions = chosen(list(corpus(asked.folders, "queries.jsonl.gz")), asked.queries)
     student = asked.student or trained(asked.cache, "splade", RECIPE)
@@ -100,9 +87,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="indexes-", dir=asked.cache) as home:
         for number, (name, changed) in enumerate(ARMS):
-            folder, card = Path(home) / str(number), read_card(name)
-            card = card.model_copy(update={"options": {**card.options, **changed}})
-            label = " ".join([name, *(f"{key}={value}" for key, value in changed.items())])
+            folder, (label, card) = Path(home) / str(number), varied(name, changed)
             try:
                 table.add(label, *measured(folder, card, docs, queries), card="" if changed else name)
             except MissingDependency as error:

@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import BLOCK, NOISE, Table, arguments, chosen, corpus, data, measured, trained
+from index_table import BLOCK, NOISE, Table, arguments, chosen, corpus, encoder_of, measured, parsed, trained, varied
 
 from rerankdistill import representations
-from rerankdistill.index.build import read_card
-from rerankdistill.kinds import open_kind
 from rerankdistill.representations import TokenVectors
-from rerankdistill.students.folder import look
 
 RECIPE = [f"options.{each}" for each in ("layers=6", "dimension=128", "query_tokens=48", "doc_tokens=128")]
 ARMS: list[tuple[str, dict[str, Any]]] = [
@@ -41,14 +38,8 @@ ARMS: list[tuple[str, dict[str, Any]]] = [
 
 def encoded(student: Path, texts: Sequence[str], questions: Sequence[str], cache: Path) -> tuple[Any, Any]:
     """Token vectors of documents, memory-mapped in float16, and of queries."""
-    found, encoder = look(student), None
-    kind = open_kind("students", found.kind)
+    model = encoder_of(student)
     place = cache / f"tokens-{len(texts)}"
-
-    def model() -> Any:
-        nonlocal encoder
-        encoder = encoder or kind.open(student, kind.Options.model_validate(found.options)).encoder()
-        return encoder
 
     if not (place / representations.OFFSETS).is_file():
         shutil.rmtree(place, ignore_errors=True)
@@ -96,11 +87,7 @@ def repeated(docs: TokenVectors, rows: int, place: Path) -> Any:
 def main() -> None:
     parser = arguments(__doc__, 300, "work/bench-tokens")
     parser.add_argument("--student", type=Path)
-    asked = parser.parse_args()
-    asked.folders = asked.folders or data()
-    if not asked.folders:
-        print("left out: RERANKDISTILL_DATA names no folder of collections")
-        return
+    asked = parsed(parser)
     texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
     questions = chosen(list(corpus(asked.folders, "queries.jsonl.gz")), asked.queries)
     student = asked.student or trained(asked.cache, "colbert", RECIPE)
@@ -112,11 +99,9 @@ def main() -> None:
     table = Table(about)
     with tempfile.TemporaryDirectory(prefix="indexes-", dir=asked.cache) as home:
         for number, (name, changed) in enumerate(ARMS):
-            folder, card = Path(home) / str(number), read_card(name)
-            card = card.model_copy(update={"options": {**card.options, **changed}})
+            folder, (label, card) = Path(home) / str(number), varied(name, changed)
             figures, found = measured(folder, card, docs, queries)
-            a_token = sum(path.stat().st_size for path in folder.rglob("*")) / len(docs.vectors)
-            label = " ".join([name, *(f"{key}={value}" for key, value in changed.items())])
+            a_token = 1e6 * figures["disk MB"] / len(docs.vectors)
             table.add(label, {"bytes a token": a_token} | figures, found, card="" if changed else name)
             shutil.rmtree(folder)
     table.end(asked.out)

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from rerankdistill.index.build import IndexCard, build_index, open_index, read_card
 from rerankdistill.kinds import open_kind
 from rerankdistill.representations import count
+from rerankdistill.students.folder import look
 
 DEPTH, BLOCK = 10, 2048
 EXPECTED, SLACK = "100k passages recall@10", 0.02
@@ -36,6 +38,16 @@ def arguments(about: str, queries: int, cache: str) -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=Path(cache))
     parser.add_argument("--out", type=Path, help="the table as Markdown")
     return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked for; the program ends where there are no collections to do it with."""
+    asked = parser.parse_args()
+    asked.folders = asked.folders or data()
+    if not asked.folders:
+        print("left out: RERANKDISTILL_DATA names no folder of collections")
+        sys.exit()
+    return asked
 
 
 def data() -> list[Path]:
@@ -63,12 +75,31 @@ def chosen(questions: Sequence[str], many: int) -> list[str]:
     return [questions[row] for row in np.random.default_rng(0).permutation(len(questions))[:many]]
 
 
-def trained(cache: Path, recipe: str, options: Sequence[str]) -> Path:
+def trained(place: Path, recipe: str, options: Sequence[str]) -> Path:
     """The folder of the student that a shipped recipe trains in its small form; once it is there, at once."""
     sets = [word for each in options for word in ("--set", f"students.{recipe}.{each}")]
     command = [sys.executable, "-m", "rerankdistill", "train", f"recipes/{recipe}", "--small"]
-    subprocess.run([*command, "--out", str(cache / recipe), *sets], check=True)  # noqa: S603
-    return cache / recipe / f"students/{recipe}-seed1"
+    subprocess.run([*command, "--out", str(place / recipe), *sets], check=True)  # noqa: S603
+    return place / recipe / f"students/{recipe}-seed1"
+
+
+def encoder_of(student: Path) -> Callable[[], Any]:
+    """Opens a student's encoder at the first call: where everything is in the cache it is not needed."""
+
+    @cache
+    def opened() -> Any:
+        found = look(student)
+        kind = open_kind("students", found.kind)
+        return kind.open(student, kind.Options.model_validate(found.options)).encoder()
+
+    return opened
+
+
+def varied(name: str, changed: Mapping[str, Any]) -> tuple[str, IndexCard]:
+    """A card with some options changed, and what the table calls it."""
+    card = read_card(name)
+    label = " ".join([name, *(f"{key}={value}" for key, value in changed.items())])
+    return label, card.model_copy(update={"options": {**card.options, **changed}})
 
 
 def measured(folder: Path, card: IndexCard, content: Any, queries: Any) -> tuple[Figures, list[Any]]:

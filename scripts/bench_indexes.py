@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import BLOCK, DEPTH, NOISE, Table, arguments, corpus, measured, parsed
+from index_table import BLOCK, DEPTH, NOISE, Table, arguments, corpus, measured, parsed, reached
 
 from rerankdistill import devices
 from rerankdistill.encoding import TextEncoder, locate, open_encoder
@@ -77,17 +77,8 @@ def encoded(asked: argparse.Namespace) -> Passages:
     if not file.is_file():
         np.save(file, (encoder or opened(asked)).encode(questions, "query"))
     vectors = np.concatenate(parts)
-    asks = answered(asked.folders, len(vectors))
-    return repeated(asked, texts, vectors, questions[:asks], np.load(file)[:asks])
-
-
-def answered(folders: Sequence[Path], rows: int) -> int:
-    """How many of the queries are of the collections whose passages the rows reach. What no passage is about has
-    neighbours far away, of which every card misses more."""
-    reach = 1
-    while reach < len(folders) and len(list(corpus(folders[:reach], "corpus.jsonl.gz"))) < rows:
-        reach += 1
-    return len(list(corpus(folders[:reach], "queries.jsonl.gz")))
+    questions = reached(asked.folders, len(vectors))  # the first of all
+    return repeated(asked, texts, vectors, questions, np.load(file)[: len(questions)])
 
 
 class Averaged:

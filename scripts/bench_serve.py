@@ -327,7 +327,7 @@ def held(task: str, loads: dict[str, dict[int, Load]], outputs: Any) -> bool:
         apart = float(np.abs(mine - theirs).max())
         equal, told = apart <= most_apart, f"scores differ by {apart:.1e} at most"
     print(f"{task}: {ratio:.2f} times the better of the others at {most} clients (target {SPEED})", end="; ")
-    print(f"median of {fewest} {share:.2f} of plain (target {MEDIAN}); {told}")
+    print(f"with {fewest} the median is {share:.2f} of plain's (target {MEDIAN}); {told}")
     return ratio >= SPEED and share <= MEDIAN and equal
 
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,9 @@ SPREAD, OTHERS = 0.2, 0.1
 """Of noise: the standard deviation of a weight's factor, and the share of words that become others."""
 
 
-def encoded(student: Path, texts: Sequence[str], questions: Sequence[str], cache: Path, minutes: float) -> Any:
-    """Sparse vectors of as many documents as the minutes reach, and of the queries."""
-    model = encoder_of(student)
+def encoded(model: Callable[[], Any], texts: Sequence[str], cache: Path, minutes: float) -> Any:
+    """Sparse vectors of as many documents as the minutes reach."""
     began, parts = time.perf_counter(), []
-
     for start in range(0, len(texts), BLOCK):
         place = cache / f"vectors-{start:07}"
         if not place.is_dir():
@@ -54,7 +52,7 @@ def encoded(student: Path, texts: Sequence[str], questions: Sequence[str], cache
             representations.save(place.with_suffix(".new"), content)
             place.with_suffix(".new").rename(place)
         parts.append(representations.load(place))
-    return representations.joined(parts), model().encode(questions, "query")
+    return representations.joined(parts)
 
 
 def repeated(docs: Any, rows: int) -> Any:
@@ -77,9 +75,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="to encode at most")
     asked = parsed(parser)
     texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
-    questions = chosen(list(corpus(asked.folders, "queries.jsonl.gz")), asked.queries)
-    student = asked.student or trained(asked.cache, "splade", RECIPE)
-    docs, queries = encoded(student, texts, questions, asked.cache, asked.minutes)
+    model = encoder_of(asked.student or trained(asked.cache, "splade", RECIPE))
+    docs = encoded(model, texts, asked.cache, asked.minutes)
+    queries = model().encode(chosen(asked.folders, docs.shape[0], asked.queries), "query")
     real, docs = docs.shape[0], repeated(docs, asked.rows)
     table = Table(
         f"{real:,} passages and {docs.shape[0] - real:,} of them again with noise, of {docs.nnz / docs.shape[0]:.0f} "

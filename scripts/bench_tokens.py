@@ -1,6 +1,6 @@
 """Indexes of late interaction on real passages: bytes, speed, and what each finds of the first ten by exact MaxSim.
 
-    python scripts/bench_tokens.py [FOLDER…] [--student FOLDER] [--rows 100000] [--queries 300] [--out FILE.md]
+    python scripts/bench_tokens.py [FOLDER…] [--student FOLDER] [--rows 100000] [--queries 100] [--out FILE.md]
 
 FOLDERs are collections, as for bench_indexes.py; where they hold fewer than ``--rows`` passages, some are there once
 more with noise. Without ``--student``, which names a trained student of kind
@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,14 @@ ARMS: list[tuple[str, dict[str, Any]]] = [
 """Cards, and what is changed of their options."""
 
 
-def encoded(student: Path, texts: Sequence[str], questions: Sequence[str], cache: Path) -> tuple[Any, Any]:
-    """Token vectors of documents, memory-mapped in float16, and of queries."""
-    model = encoder_of(student)
+def encoded(model: Callable[[], Any], texts: Sequence[str], cache: Path) -> Any:
+    """Token vectors of documents, memory-mapped in float16."""
     place = cache / f"tokens-{len(texts)}"
-
     if not (place / representations.OFFSETS).is_file():
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         written(place, (model().encode(texts[at : at + BLOCK], "doc") for at in range(0, len(texts), BLOCK)))
-    return representations.load(place), model().encode(questions, "query")
+    return representations.load(place)
 
 
 def written(place: Path, parts: Iterator[TokenVectors]) -> None:
@@ -85,13 +83,13 @@ def repeated(docs: TokenVectors, rows: int, place: Path) -> Any:
 
 
 def main() -> None:
-    parser = arguments(__doc__, 300, "work/bench-tokens")
+    parser = arguments(__doc__, 100, "work/bench-tokens")
     parser.add_argument("--student", type=Path)
     asked = parsed(parser)
     texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
-    questions = chosen(list(corpus(asked.folders, "queries.jsonl.gz")), asked.queries)
-    student = asked.student or trained(asked.cache, "colbert", RECIPE)
-    docs, queries = encoded(student, texts, questions, asked.cache)
+    model = encoder_of(asked.student or trained(asked.cache, "colbert", RECIPE))
+    docs = encoded(model, texts, asked.cache)
+    queries = model().encode(chosen(asked.folders, len(docs), asked.queries), "query")
     real, docs = len(docs), repeated(docs, asked.rows, asked.cache / f"tokens-{len(docs)}-{asked.rows}")
     about = f"{real:,} passages and {len(docs) - real:,} of them again with noise, {len(docs.vectors):,} tokens of "
     about += f"{docs.shape[1]} dimensions; "

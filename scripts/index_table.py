@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ EXPECTED, SLACK = "100k passages recall@10", 0.02
 """What cards promise, and how far a machine that encoded other passages may stay below it."""
 NOISE = 0.48
 """Length of the noise beside a vector of length one: the cosine of the two is 1 / sqrt(1 + .48²) = .90."""
-Figures = dict[str, float | None]
+Figures = dict[str, float]
 
 
 def arguments(about: str, queries: int, cache: str) -> argparse.ArgumentParser:
@@ -70,8 +71,21 @@ def corpus(folders: Sequence[Path], name: str) -> Iterator[str]:
                     yield text
 
 
-def chosen(questions: Sequence[str], many: int) -> list[str]:
-    """The same choice of queries each time."""
+def reached(folders: Sequence[Path], rows: int) -> list[str]:
+    """The different queries of the collections that so many passages reach. What no passage is about has neighbours far
+    away, of which every card misses more."""
+    passages, taken = set[str](), list[Path]()
+    for folder in folders:
+        taken.append(folder)
+        passages.update(corpus([folder], "corpus.jsonl.gz"))
+        if len(passages) >= rows:
+            break
+    return list(corpus(taken, "queries.jsonl.gz"))
+
+
+def chosen(folders: Sequence[Path], rows: int, many: int) -> list[str]:
+    """The same choice of the queries that so many passages may answer each time."""
+    questions = reached(folders, rows)
     return [questions[row] for row in np.random.default_rng(0).permutation(len(questions))[:many]]
 
 
@@ -122,7 +136,7 @@ def measured(folder: Path, card: IndexCard, content: Any, queries: Any) -> tuple
         seconds.append(time.process_time() - began)
     return {
         "build s": build, "disk MB": made.counts["bytes"] / 1e6, "memory MB": kept(folder, kind) / 1e6,
-        "open s": opening, "recall@10": None, "queries/s": len(seconds) / sum(seconds),
+        "open s": opening, "recall@10": math.nan, "queries/s": len(seconds) / sum(seconds),
         "p50 ms": 1e3 * float(np.median(seconds)), "p99 ms": 1e3 * float(np.quantile(seconds, 0.99)),
     }, found  # fmt: skip
 
@@ -177,7 +191,7 @@ class Table:
             sys.exit("\n".join(self._broken))
 
 
-def in_words(value: float | None) -> str:
-    if value is None:
+def in_words(value: float) -> str:
+    if math.isnan(value):
         return "–"
     return f"{value:.3f}" if value < 1.5 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

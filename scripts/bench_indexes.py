@@ -91,8 +91,9 @@ class Averaged:
 
     def encode(self, texts: Sequence[str], role: Any) -> FloatArray:
         numbers = self._encoder.tokens(texts, role).columns["input_ids"]
-        found = np.stack([self._words[row[1:-1] or row].mean(axis=0) for row in numbers]).astype(np.float32)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        found: FloatArray = np.stack([self._words[row[1:-1] or row].mean(axis=0) for row in numbers]).astype(np.float32)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        return found
 
 
 def opened(asked: argparse.Namespace) -> TextEncoder | Averaged:

@@ -171,7 +171,7 @@ def main() -> None:
                 plain = bench.search(home / label, kind, {"m": size, "bits": 8, **lists})
                 line(f"{label} plain", plain, flat, bench, size, time.perf_counter() - began)
                 began = time.perf_counter()
-                options = QuantizerOptions(init=MODEL, m=size, bits=8, **lists)
+                options = QuantizerOptions.model_validate({"init": MODEL, "m": size, "bits": 8, **lists})
                 folder = bench.taught(options, asked.steps, asked.learning_rate, home / f"{label}-taught")
                 learnt = bench.search(home / f"{label}-learnt", kind, {"codebooks": str(folder)})
                 line(f"{label} learnt", learnt, flat, bench, size, time.perf_counter() - began)

@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from itertools import count
 from pathlib import Path
@@ -194,6 +195,10 @@ class Asker:
         assert answer.status == 200, content[:200]
         return content
 
+    def tried(self, model: str) -> None:
+        """Ask once, over a connection of its own."""
+        self.ask(self.connection(), 0, model)
+
     def values(self, content: bytes) -> list[float]:
         """The vector, or the scores in the documents' order."""
         body = json.loads(content)
@@ -212,11 +217,13 @@ class Asker:
         took = list[float]()
         began, busy = time.perf_counter(), time.process_time()
 
+        async def connected(client: Client) -> None:
+            await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", self.port)
+
         async def all_of_them() -> None:
-            loop = asyncio.get_running_loop()
             some = [Client(self, model, self._turn, began + seconds, took) for _ in range(clients)]
             for client in some:
-                await loop.create_connection(lambda one=client: one, "127.0.0.1", self.port)
+                await connected(client)
             await asyncio.gather(*(client.done for client in some))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -294,7 +301,7 @@ def bench(task: str, folder: Path, seconds: float, clients: list[int], texts: tu
     with ExitStack() as servers:
         for name, (command, path) in commands(task, folder).items():
             asker = askers[name] = Asker(task, path, free_port(), *texts)
-            started = running([*command, str(asker.port)], lambda a=asker: a.ask(a.connection(), 0, model))
+            started = running([*command, str(asker.port)], partial(asker.tried, model))
             servers.enter_context(started)
             connection = asker.connection()
             outputs[name] = [asker.values(asker.ask(connection, at, model)) for at in range(32)]

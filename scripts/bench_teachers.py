@@ -24,7 +24,7 @@ import numpy as np
 
 from rerankdistill.collections import load_collection
 from rerankdistill.kinds import INSTALLS
-from rerankdistill.scores.card import Context, parse_teacher
+from rerankdistill.scores.card import Context, ScorerCard, parse_teacher
 from rerankdistill.scores.llm.local import LocalModel
 from rerankdistill.scores.llm.model import Ask
 from rerankdistill.scores.llm.open import LocalOptions
@@ -60,6 +60,7 @@ def open_plain() -> LocalModel:
     card = parse_teacher(
         {"name": "bench", "kind": "causal", "model": MODEL, "scale": "logit", "dtype": "float32"}, "bench"
     )
+    assert isinstance(card, ScorerCard)
     model = LocalModel(card, Context(), LocalOptions(chat_template="none"))
     assert model.reader.share
     return model
@@ -124,14 +125,14 @@ def largest_logits(model: LocalModel, run: Callable[[], Any]) -> int:
 
     widths, found = {model.reader.output.weight.shape[0], len(OPTIONS)}, [0]
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, operator: Any, types: Any, given: Any = (), named: Any = None) -> Any:
             out = operator(*given, **(named or {}))
             if getattr(out, "ndim", 0) > 1 and out.is_floating_point() and out.shape[-1] in widths:
                 found[0] = max(found[0], out.numel() * out.element_size())
             return out
 
-    with Watch():
+    with Watch():  # type: ignore[no-untyped-call]
         run()
     return found[0]
 

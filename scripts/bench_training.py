@@ -12,11 +12,13 @@ import argparse
 import statistics
 import time
 from typing import Any
+from unittest import mock
 
 import torch
 
 from rerankdistill import devices
 from rerankdistill.collections import load_collection
+from rerankdistill.students import side_by_side
 from rerankdistill.students.batch import Budget
 from rerankdistill.students.kinds import _network, bi_encoder
 from rerankdistill.types import View
@@ -31,7 +33,7 @@ def step(student: Any, queries: list[str], docs: list[str]) -> tuple[float, torc
     student.network.zero_grad()
     began = time.perf_counter()
     scores = student.embed(queries, "query", BUDGET) @ student.embed(docs, "doc", BUDGET).T
-    torch.nn.functional.cross_entropy(scores / TAU, torch.arange(len(queries))).backward()
+    torch.nn.functional.cross_entropy(scores / TAU, torch.arange(len(queries))).backward()  # type: ignore[no-untyped-call]
     spent = time.perf_counter() - began
     return spent, torch.cat([p.grad.flatten() for p in student.network.parameters() if p.grad is not None])
 
@@ -47,12 +49,12 @@ def main() -> None:
     options = bi_encoder.BiEncoderOptions(init=MODEL, doc_tokens=asked.tokens, query_tokens=32)
     student = bi_encoder.Kind.create(options)
     student.ready(training=True)
-    ways = {"apart": _network.cores_for, "together": lambda *_: 1}
+    ways = {"apart": side_by_side.cores_for, "together": lambda *_: 1}
     seconds, gradients = {name: list[float]() for name in ways}, dict[str, torch.Tensor]()
     for _ in range(ROUNDS + 1):
         for name, cores_for in ways.items():
-            _network.cores_for = cores_for
-            spent, gradients[name] = step(student, queries, docs)
+            with mock.patch.object(_network, "cores_for", cores_for):
+                spent, gradients[name] = step(student, queries, docs)
             seconds[name].append(spent)
     apart, together = (statistics.median(seconds[name][1:]) for name in ways)  # the first round warms up
     off = (gradients["apart"] - gradients["together"]).norm() / gradients["together"].norm()

@@ -149,25 +149,24 @@ def paced(name: str, folder: Path, passages: Passages, seconds: int) -> str:
 
 
 def main() -> None:
-    parser = arguments(__doc__, 500, "work/bench-indexes")
+    parser = arguments(__doc__, 500, 14.0, "work/bench-indexes")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--minutes", type=float, default=14.0, help="to encode at most")
     parser.add_argument("--cards", nargs="+", default=CARDS.split())
     parser.add_argument("--paced", default="hnsw")
     parser.add_argument("--seconds", type=int, default=30, help="of the paced search")
     asked = parsed(parser)
     passages = encoded(asked)
     threads = f"Threads: {os.environ.get('OMP_NUM_THREADS', 'all')}. Seconds are the processor's"
-    table = Table(passages.about, f"{threads}; load of the machine {os.getloadavg()[0]:.1f}.")
+    load = f"{threads}; load of the machine {os.getloadavg()[0]:.1f}."
+    table = Table(passages.about, load, held=passages.real >= asked.rows / 2)
     with tempfile.TemporaryDirectory(prefix="bench-indexes-", dir=asked.cache) as home:
         for name in dict.fromkeys(["flat", *asked.cards]):
             folder, card = Path(home) / name, read_card(name)
             words = open_kind("index", card.kind).accepts == "texts"
             content = (passages.texts, passages.questions) if words else (passages.vectors, passages.queries)
-            promised = name if passages.real >= asked.rows / 2 else ""
             try:
-                table.add(name, *measured(folder, card, *content), card=promised, other=words)
+                table.add(name, *measured(folder, card, *content), card=name, other=words)
             except MissingDependency as error:
                 print(f"{name}: left out: {error.what}", flush=True)
                 continue

@@ -15,13 +15,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import BLOCK, Table, arguments, chosen, corpus, encoder_of, measured, parsed, trained, varied
+from index_table import Table, arguments, chosen, corpus, encoded, encoder_of, measured, parsed, trained, varied
 
 from rerankdistill import representations
 from rerankdistill.errors import MissingDependency
@@ -39,22 +37,6 @@ SPREAD, OTHERS = 0.2, 0.1
 """Of noise: the standard deviation of a weight's factor, and the share of words that become others."""
 
 
-def encoded(model: Callable[[], Any], texts: Sequence[str], cache: Path, minutes: float) -> Any:
-    """Sparse vectors of as many documents as the minutes reach."""
-    began, parts = time.perf_counter(), []
-    for start in range(0, len(texts), BLOCK):
-        place = cache / f"vectors-{start:07}"
-        if not place.is_dir():
-            if time.perf_counter() - began > 60 * minutes:
-                break
-            content = model().encode(texts[start : start + BLOCK], "doc")
-            place.with_suffix(".new").mkdir(parents=True, exist_ok=True)
-            representations.save(place.with_suffix(".new"), content)
-            place.with_suffix(".new").rename(place)
-        parts.append(representations.load(place))
-    return representations.joined(parts)
-
-
 def repeated(docs: Any, rows: int) -> Any:
     """As many rows: the first documents again, with noise on their weights and some words exchanged."""
     real, chance = docs.shape[0], np.random.default_rng(0)
@@ -70,18 +52,19 @@ def repeated(docs: Any, rows: int) -> Any:
 
 
 def main() -> None:
-    parser = arguments(__doc__, 300, "work/bench-sparse")
+    parser = arguments(__doc__, 300, 10.0, "work/bench-sparse")
     parser.add_argument("--student", type=Path)
-    parser.add_argument("--minutes", type=float, default=10.0, help="to encode at most")
     asked = parsed(parser)
     texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
     model = encoder_of(asked.student or trained(asked.cache, "splade", RECIPE))
-    docs = encoded(model, texts, asked.cache, asked.minutes)
+    docs = representations.joined(encoded(model, texts, asked.cache, asked.minutes))
     queries = model().encode(chosen(asked.folders, docs.shape[0], asked.queries), "query")
     real, docs = docs.shape[0], repeated(docs, asked.rows)
     table = Table(
         f"{real:,} passages and {docs.shape[0] - real:,} of them again with noise, of {docs.nnz / docs.shape[0]:.0f} "
-        f"terms; {queries.shape[0]} queries of {queries.nnz / queries.shape[0]:.0f}. Load {os.getloadavg()[0]:.1f}."
+        f"terms; {queries.shape[0]} queries of {queries.nnz / queries.shape[0]:.0f}.",
+        f"Load {os.getloadavg()[0]:.1f}.",
+        held=real >= asked.rows / 2,
     )
     with tempfile.TemporaryDirectory(prefix="indexes-", dir=asked.cache) as home:
         for number, (name, changed) in enumerate(ARMS):

@@ -80,10 +80,8 @@ def main() -> None:
     queries = model().encode(chosen(asked.folders, real, asked.queries), "query")
     with tempfile.TemporaryDirectory(prefix="indexes-", dir=asked.cache) as home:
         docs = written(Path(home), repeated(parts, asked.rows))
-        about = (
-            f"{real:,} passages and {len(docs) - real:,} rows that are those with noise, {len(docs.vectors):,} tokens "
-        )
-        about += f"of {docs.shape[1]} dimensions; {len(queries)} queries of {queries.lengths.mean():.0f} tokens."
+        about = f"{real:,} passages and {len(docs) - real:,} of them again with noise, {len(docs.vectors):,} tokens of "
+        about += f"{docs.shape[1]} dimensions; {len(queries)} queries of {queries.lengths.mean():.0f} tokens."
         table = Table(about, f"Load {os.getloadavg()[0]:.1f}.", held=real >= asked.rows / 2)
         for number, (name, changed) in enumerate(ARMS):
             folder, (label, card) = Path(home) / str(number), varied(name, changed)

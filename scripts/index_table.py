@@ -93,7 +93,8 @@ def chosen(folders: Sequence[Path], rows: int, many: int) -> list[str]:
 
 def trained(place: Path, recipe: str, options: Sequence[str]) -> Path:
     """The folder of the student that a shipped recipe trains in its small form; once it is there, at once."""
-    sets = [word for each in options for word in ("--set", f"students.{recipe}.{each}")]
+    changed = [*options, 'control="none"']
+    sets = [word for each in changed for word in ("--set", f"students.{recipe}.{each}")]
     command = [sys.executable, "-m", "rerankdistill", "train", f"recipes/{recipe}", "--small"]
     subprocess.run([*command, "--out", str(place / recipe), *sets], check=True)  # noqa: S603
     return place / recipe / f"students/{recipe}-seed1"

@@ -31,7 +31,7 @@ help:
 	@echo "make test            lint, types and every quick test; says what was left out and why"
 	@echo "make test-long       the tests that take minutes"
 	@echo "make bench           the benchmarks in scripts/"
-	@echo "make bench-indexes   every kind of index on 100,000 passages of RERANKDISTILL_DATA (an hour and a half)"
+	@echo "make bench-indexes   every kind of index on 100,000 passages of RERANKDISTILL_DATA (an hour and more)"
 	@echo "make bench-serve     the server against others; INFINITY=PYTHON has infinity-emb"
 	@echo "make wheel           the package, in dist/"
 	@echo "make clean           remove caches and builds; keeps $(VENV) and work/"

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import BLOCK, DEPTH, NOISE, Table, arguments, corpus, measured, parsed, reached
+from index_table import BLOCK, DEPTH, NOISE, Table, arguments, corpus, measured, parsed, reached, vectors_in
 
 from rerankdistill import devices
 from rerankdistill.encoding import TextEncoder, locate, open_encoder
@@ -60,12 +60,11 @@ class Passages:
 
 def encoded(asked: argparse.Namespace) -> Passages:
     texts, questions = (list(corpus(asked.folders, f"{name}.jsonl.gz")) for name in ("corpus", "queries"))
-    texts = texts[: asked.rows]
-    place = asked.cache / f"minilm-{asked.layers}-layers-{asked.tokens}-tokens"
+    place = vectors_in(asked, f"{MODEL}, {asked.layers} layers, {asked.tokens} tokens")
     place.mkdir(parents=True, exist_ok=True)
     encoder = None
     began, parts = time.perf_counter(), []
-    for start in range(0, len(texts), BLOCK):
+    for start in range(0, min(asked.rows, len(texts)), BLOCK):
         file = place / f"{start:07}.npy"
         if not file.is_file():
             if time.perf_counter() - began > 60 * asked.minutes:
@@ -76,7 +75,7 @@ def encoded(asked: argparse.Namespace) -> Passages:
     file = place / "queries.npy"
     if not file.is_file():
         np.save(file, (encoder or opened(asked)).encode(questions, "query"))
-    vectors = np.concatenate(parts)
+    vectors = np.concatenate(parts)[: asked.rows]
     questions = reached(asked.folders, len(vectors))  # the first of all
     return repeated(asked, texts, vectors, questions, np.load(file)[: len(questions)])
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import Table, arguments, chosen, corpus, encoded, encoder_of, measured, parsed, trained, varied
+from index_table import Table, arguments, chosen, encoded, encoder_of, measured, parsed, trained, varied
 
 from rerankdistill import representations
 from rerankdistill.errors import MissingDependency
@@ -55,9 +55,9 @@ def main() -> None:
     parser = arguments(__doc__, 300, 10.0, "work/bench-sparse")
     parser.add_argument("--student", type=Path)
     asked = parsed(parser)
-    texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
-    model = encoder_of(asked.student or trained(asked.cache, "splade", RECIPE))
-    docs = representations.joined(encoded(model, texts, asked.cache, asked.minutes))
+    student = asked.student or trained(asked.cache, "splade", RECIPE)
+    model = encoder_of(student)
+    docs = representations.joined(encoded(asked, student, model))
     queries = model().encode(chosen(asked.folders, docs.shape[0], asked.queries), "query")
     real, docs = docs.shape[0], repeated(docs, asked.rows)
     table = Table(

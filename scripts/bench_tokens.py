@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_table import NOISE, Table, arguments, chosen, corpus, encoded, encoder_of, measured, parsed, trained, varied
+from index_table import NOISE, Table, arguments, chosen, encoded, encoder_of, measured, parsed, trained, varied
 
 from rerankdistill import representations
 from rerankdistill.representations import TokenVectors
@@ -73,9 +73,9 @@ def main() -> None:
     parser = arguments(__doc__, 100, 10.0, "work/bench-tokens")
     parser.add_argument("--student", type=Path)
     asked = parsed(parser)
-    texts = list(corpus(asked.folders, "corpus.jsonl.gz"))[: asked.rows]
-    model = encoder_of(asked.student or trained(asked.cache, "colbert", RECIPE))
-    parts = encoded(model, texts, asked.cache, asked.minutes)
+    student = asked.student or trained(asked.cache, "colbert", RECIPE)
+    model = encoder_of(student)
+    parts = encoded(asked, student, model)
     real = sum(map(len, parts))
     queries = model().encode(chosen(asked.folders, real, asked.queries), "query")
     with tempfile.TemporaryDirectory(prefix="indexes-", dir=asked.cache) as home:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from rerankdistill import representations
+from rerankdistill.artifacts import fingerprint
+from rerankdistill.encoding import model_fingerprint
 from rerankdistill.index.build import IndexCard, build_index, open_index, read_card
 from rerankdistill.kinds import open_kind
 from rerankdistill.representations import count
@@ -112,20 +114,26 @@ def encoder_of(student: Path) -> Callable[[], Any]:
     return opened
 
 
-def encoded(model: Callable[[], Any], texts: Sequence[str], cache: Path, minutes: float) -> list[Any]:
-    """What a student's encoder makes of as many documents as the minutes reach, block by block: sparse rows, or token
-    vectors in float16, memory-mapped. What the cache has costs no time."""
-    began, parts = time.perf_counter(), list[Any]()
-    for start in range(0, len(texts), BLOCK):
-        place = cache / f"vectors-{start:07}"
+def vectors_in(asked: argparse.Namespace, model: str) -> Path:
+    """The cache of what a model makes of these collections."""
+    return Path(asked.cache / f"vectors-{fingerprint(model, [str(each) for each in asked.folders])}")
+
+
+def encoded(asked: argparse.Namespace, student: Path, model: Callable[[], Any]) -> list[Any]:
+    """What a student's encoder makes of as many documents as were asked for and the minutes reach, block by block:
+    sparse rows, or token vectors in float16, memory-mapped. What the cache has costs no time."""
+    texts = list(corpus(asked.folders, "corpus.jsonl.gz"))
+    cache, began, parts = vectors_in(asked, model_fingerprint(str(student))), time.perf_counter(), list[Any]()
+    for start in range(0, min(asked.rows, len(texts)), BLOCK):
+        place = cache / f"{start:07}"
         if not place.is_dir():
-            if time.perf_counter() - began > 60 * minutes:
+            if time.perf_counter() - began > 60 * asked.minutes:
                 break
             content, new = model().encode(texts[start : start + BLOCK], "doc"), place.with_suffix(".new")
             new.mkdir(parents=True, exist_ok=True)
             representations.save(new, content)
             new.rename(place)
-        parts.append(representations.load(place))
+        parts.append(representations.load(place)[: asked.rows - start])
     return parts
 
 

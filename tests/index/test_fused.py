@@ -12,6 +12,7 @@ from rerankdistill.types import Query
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # encodes all of SciFact: ten minutes of a slow core
 @pytest.mark.model
 @pytest.mark.realdata
 def test_bm25_fused_with_minilm_is_far_above_either_on_scifact(scifact, minilm, build):

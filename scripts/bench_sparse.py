@@ -64,7 +64,6 @@ def main() -> None:
         f"{real:,} passages and {docs.shape[0] - real:,} of them again with noise, of {docs.nnz / docs.shape[0]:.0f} "
         f"terms; {queries.shape[0]} queries of {queries.nnz / queries.shape[0]:.0f}.",
         f"Load {os.getloadavg()[0]:.1f}.",
-        held=real >= asked.rows / 2,
     )
     with tempfile.TemporaryDirectory(prefix="indexes-", dir=asked.cache) as home:
         for number, (name, changed) in enumerate(ARMS):

@@ -1,6 +1,7 @@
 """Indexes of late interaction on real passages: bytes, speed, and what each finds of the first ten by exact MaxSim.
 
     python scripts/bench_tokens.py [FOLDER…] [--student FOLDER] [--rows 100000] [--queries 100] [--minutes 10]
+        [--out FILE.md]
 
 FOLDERs are collections, as for bench_indexes.py. Without ``--student``, which names a trained student of kind
 ``late_interaction``, one is trained first: that of scripts/recipes/colbert.toml in its small form, with all six layers
